@@ -1,0 +1,57 @@
+"""Problems with known answers, and what plugins share. Importing it imports no JAX.
+
+Every problem with a continuous posterior keeps one shape (`Problem`): `.target` is what a sampler takes,
+`.observed` the data, `.mean` and `.sd` the exact posterior moments by site name, `.log_evidence` the exact
+normalising constant, `.source` where the problem comes from. The two chains, `LinearGaussianStateSpace` and
+`HiddenMarkovChain`, are models: they answer for any series that is handed to them.
+"""
+
+from typing import TYPE_CHECKING
+
+from posterax.plugin import lazy
+
+if TYPE_CHECKING:
+    from ._bimodal import BimodalMixture as BimodalMixture
+    from ._conjugate_normal import ConjugateNormal as ConjugateNormal
+    from ._eight_schools import EightSchools as EightSchools
+    from ._eight_schools import eight_schools as eight_schools
+    from ._eight_schools import eight_schools_exact as eight_schools_exact
+    from ._eight_schools_reference import EIGHT_SCHOOLS_REFERENCE as EIGHT_SCHOOLS_REFERENCE
+    from ._emission import AbstractEmission as AbstractEmission
+    from ._emission import CategoricalEmission as CategoricalEmission
+    from ._emission import GaussianEmission as GaussianEmission
+    from ._funnel import NealsFunnel as NealsFunnel
+    from ._hidden_markov import HiddenMarkovChain as HiddenMarkovChain
+    from ._hidden_markov import HMMFiltered as HMMFiltered
+    from ._hidden_markov import HMMSmoothed as HMMSmoothed
+    from ._kalman import Forecast as Forecast
+    from ._kalman import KalmanFiltered as KalmanFiltered
+    from ._kalman import KalmanSmoothed as KalmanSmoothed
+    from ._local_level import local_level_log_likelihood as local_level_log_likelihood
+    from ._local_level import local_level_predictions as local_level_predictions
+    from ._nile import Nile as Nile
+    from ._nile import nile as nile
+    from ._nile import nile_exact as nile_exact
+    from ._problem import ExactAnswers as ExactAnswers
+    from ._problem import Problem as Problem
+    from ._state_space import LinearGaussianStateSpace as LinearGaussianStateSpace
+    from ._state_space_posterior import StateSpacePosterior as StateSpacePosterior
+
+_HOMES = {
+    "_bimodal": ("BimodalMixture",),
+    "_conjugate_normal": ("ConjugateNormal",),
+    "_eight_schools": ("EightSchools", "eight_schools", "eight_schools_exact"),
+    "_eight_schools_reference": ("EIGHT_SCHOOLS_REFERENCE",),
+    "_emission": ("AbstractEmission", "CategoricalEmission", "GaussianEmission"),
+    "_funnel": ("NealsFunnel",),
+    "_hidden_markov": ("HMMFiltered", "HMMSmoothed", "HiddenMarkovChain"),
+    "_kalman": ("Forecast", "KalmanFiltered", "KalmanSmoothed"),
+    "_local_level": ("local_level_log_likelihood", "local_level_predictions"),
+    "_nile": ("Nile", "nile", "nile_exact"),
+    "_problem": ("ExactAnswers", "Problem"),
+    "_state_space": ("LinearGaussianStateSpace",),
+    "_state_space_posterior": ("StateSpacePosterior",),
+}
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore
+__getattr__, __dir__ = lazy(__name__, _HOMES)

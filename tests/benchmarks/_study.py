@@ -1,0 +1,47 @@
+"""Long studies: one file a seed under results/, so that a study that was interrupted goes on where it stopped."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import _timing
+
+FULL = os.environ.get("FULL") == "1"
+
+
+def seeds(short: int, long: int) -> range:
+    """How many seeds to run: more of them with FULL=1."""
+    return range(long if FULL else short)
+
+
+def study(name: str, over: range, one: Callable[[int], Any]) -> list[Any]:
+    """`one(seed)`, plain data, for every seed.
+
+    With FULL=1 each is written to results/NAME-SEED.json, and read back where versions and sources are the same.
+    """
+    if not FULL:
+        return [one(seed) for seed in over]
+    made_with = {**_timing.versions(), "sources": _sources()}
+    results = []
+    for seed in over:
+        file = _timing.HERE / "results" / f"{name}-{seed}.json"
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        if kept.get("made_with") != made_with:
+            kept = {"made_with": made_with, "seed": seed, "result": one(seed)}
+            file.parent.mkdir(exist_ok=True)
+            scratch = file.with_suffix(".part")
+            scratch.write_text(json.dumps(kept, indent=1) + "\n")
+            scratch.replace(file)
+        results.append(kept["result"])
+    return results
+
+
+def _sources() -> str:
+    """A digest of what is measured: the code of posterax itself."""
+    digest = hashlib.sha256()
+    for folder in ("core", "models", "plugins"):
+        for file in sorted((_timing.ROOT / folder).rglob("*.py")):
+            digest.update(file.relative_to(_timing.ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

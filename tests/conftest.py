@@ -1,0 +1,19 @@
+import os
+from pathlib import Path
+
+# Compilation dominates the suite: what one run has compiled, the next one (and every subprocess) finds again.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+
+@pytest.fixture
+def data_folder():
+    """The folder with reference data, which is not part of the product."""
+    folder = Path(os.environ.get("POSTERAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"there is no reference data at {folder}; set POSTERAX_DATA to its folder")
+    return folder

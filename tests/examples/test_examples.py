@@ -1,0 +1,61 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "01_eight_schools.py": ["--draws", "200"],
+    "02_pipeline.py": ["--draws", "500"],
+    "03_long_run.py": ["--draws", "300"],
+}
+SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def run(arguments, folder):
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_example_has_a_tiny_size():
+    assert sorted(TINY) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_example_runs(script, tmp_path):
+    out = run([sys.executable, str(ROOT / "examples" / script), *TINY[script]], tmp_path)
+    for written in re.findall(r"wrote ([^\s;]+)", out):
+        assert (tmp_path / written).stat().st_size > 0
+    assert "wrote" in out
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def test_the_readmes_python_runs_from_top_to_bottom(tmp_path):
+    code = "\n".join(blocks((ROOT / "README.md").read_text(), "python"))
+    out = run([sys.executable, "-c", code], tmp_path)
+    assert "theta[A]" in out
+    assert (tmp_path / "schools.nc").exists()
+    assert (tmp_path / "long-run" / "state.posterax").exists()
+
+
+def test_the_readme_of_the_third_party_plugin_names_what_is_there():
+    folder = ROOT / "examples" / "third_party_plugin"
+    for name in re.findall(r"^(pyproject\.toml|src/\S+|tests/)", (folder / "README.md").read_text(), flags=re.M):
+        assert (folder / name).exists()
+
+
+def test_no_file_names_a_registry_or_a_path_of_a_machine():
+    listed = run(["git", "ls-files", "-co", "--exclude-standard"], ROOT).split()
+    pattern = re.compile("|".join(["py" + r"pi\.org", "/" + "work/", "/" + "root/", "files.python" + "hosted"]))
+    for name in listed:
+        path = ROOT / name
+        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".cff", ".json", "", ".yml"}:
+            assert not pattern.search(path.read_text(errors="ignore")), name
