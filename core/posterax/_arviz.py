@@ -238,6 +238,11 @@ def bulk_ess(draws: Draws) -> dict[str, np.ndarray]:
     return _figure(draws, "ess", method="bulk")
 
 
+def rhat(draws: Draws) -> dict[str, np.ndarray]:
+    """ArviZ's rank-normalised split R-hat of each scalar of unweighted chains."""
+    return _figure(draws, "rhat")
+
+
 def save_plot(tree: Any, kind: str, path: Any, *, var_names: Sequence[str] | None = None) -> None:
     """Draw one of ArviZ's plots of a DataTree into a PNG file.
 

@@ -1,7 +1,7 @@
 """A published component, and the import of what it names."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +40,10 @@ class Component:
     def load(self) -> Any:
         """The class or function itself. Raises `PluginError`, with the cure, when it cannot be imported."""
         return resolve(self.spec, self.owner)
+
+    def example(self) -> Any:
+        """The function that makes what the conformance kit tries, or None. Raises `PluginError` as `load` does."""
+        return None if self.spec.example is None else resolve(replace(self.spec, target=self.spec.example), self.owner)
 
 
 def resolve(spec: ComponentSpec | SubcommandSpec | DemoSpec, owner: PluginRecord) -> Any:

@@ -47,7 +47,7 @@ __all__ = [
     "posterax_subcommands",
 ]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Version of this module's promises, apart from posterax's own. The minor grows when hooks or optional
 arguments are added, the major when anything is taken away or changes its meaning."""
 
@@ -85,11 +85,11 @@ def _require_line(spec, argument: str, *, optional: bool = False) -> None:
     _require(spec, argument, valid, "one line of text" + " or None" * optional, "Say it in one sentence.")
 
 
-def _require_target(spec) -> None:
+def _require_target(spec, argument: str = "target") -> None:
     cure = "Write for example 'posterax_slice._elliptical:EllipticalSlice'; it is imported only when wanted."
     _require(
         spec,
-        "target",
+        argument,
         lambda v: isinstance(v, str) and _TARGET.fullmatch(v),
         "a text 'module:Attribute'",
         cure,
@@ -105,10 +105,13 @@ class ComponentSpec:
     - `kind`: `"sampler"`, `"estimator"`, `"objective"`, or the plugin's own, such as `"language-model"`.
     - `target`: `"module:Attribute"`, the class (or function) itself, imported when it is first asked for.
     - `summary`: one line.
-    - `tags`: words that others may select by.
+    - `tags`: words that others may select by. By some of them the component promises something that
+      `posterax.testing` then checks: "exact", "approximate" with "bias=0.1", "amortised"; see `posterax.testing.TAGS`.
     - `extra`: the optional dependency group of the plugin's distribution that `target` needs, if any; an
       error then says `pip install 'distribution[extra]'`.
     - `source`: the paper or page where the method comes from.
+    - `example`: `"module:function"`, a function without arguments that makes what `posterax.testing` tries: a small
+      instance, or a `posterax.testing.Case`; without it, `target` is called without arguments.
 
     A value of another form is a `ValueError`.
     """
@@ -121,6 +124,7 @@ class ComponentSpec:
     tags: Collection[str] = frozenset()
     extra: str | None = None
     source: str | None = None
+    example: str | None = None
 
     def __post_init__(self):
         _require_name(self, "name")
@@ -136,6 +140,8 @@ class ComponentSpec:
         object.__setattr__(self, "tags", frozenset(self.tags))
         _require_line(self, "extra", optional=True)
         _require_line(self, "source", optional=True)
+        if self.example is not None:
+            _require_target(self, "example")
 
 
 @dataclass(frozen=True)

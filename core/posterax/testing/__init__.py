@@ -1,0 +1,43 @@
+"""The conformance kit: any component, ours or a stranger's, is tried statistically; and calibration tests for users.
+
+For authors: `check_sampler`, `check_estimator`, `check_objective` make the checks that a component's tags call for, and
+`parametrize_with_checks` makes one pytest case of each. On the command line: `posterax check PLUGIN[:NAME]`.
+
+For everybody: `sbc`, `coverage`, `geweke` and `exact_start` say whether a method's uncertainty can be believed, on any
+model that can be simulated from (`JointModel`).
+"""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
+
+if TYPE_CHECKING:
+    from ._case import EstimatorCase as EstimatorCase
+    from ._case import ObjectiveCase as ObjectiveCase
+    from ._check import Check as Check
+    from ._check import checks as checks
+    from ._conformance import TAGS as TAGS
+    from ._conformance import check_estimator as check_estimator
+    from ._conformance import check_objective as check_objective
+    from ._conformance import check_sampler as check_sampler
+    from ._exact_start import Invariance as Invariance
+    from ._exact_start import exact_start as exact_start
+    from ._exact_start import geweke as geweke
+    from ._joint import JointModel as JointModel
+    from ._pytest import parametrize_with_checks as parametrize_with_checks
+    from ._report import ConformanceError as ConformanceError
+    from ._report import Outcome as Outcome
+    from ._report import Report as Report
+
+_HOMES = {
+    "_case": ("EstimatorCase", "ObjectiveCase"),
+    "_check": ("Check", "checks"),
+    "_conformance": ("TAGS", "check_estimator", "check_objective", "check_sampler"),
+    "_exact_start": ("Invariance", "exact_start", "geweke"),
+    "_joint": ("JointModel",),
+    "_pytest": ("parametrize_with_checks",),
+    "_report": ("ConformanceError", "Outcome", "Report"),
+}
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy(__name__, _HOMES)

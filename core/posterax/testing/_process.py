@@ -1,0 +1,241 @@
+"""Does the component survive files, other processes, other precisions, and a second call?"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .._checkpoint import Checkpoint
+from .._errors import describe
+from .._keys import describe_key, named
+from .._plan import Plan
+from .._sample import sample
+from .._save import load, save
+from ._check import check
+from ._problems import Regression, regression_target
+from ._run import Context
+from ._verdict import Verdict, fault, fine, require, skip
+
+
+@check("sampler", "estimator", "objective", level="standard")
+def settings_saved(context: Context) -> Verdict:
+    """Writes the component to a file and reads it back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "component.posterax"
+        save(path, context.component)
+        like = None if context.subject.component is not None else context.component
+        back = load(path, like=like if like is not None else context.component)
+    same = bool(eqx.tree_equal(back, context.component))
+    require(same, f"a component that came back as {back!r:.200}", f"{context.component!r:.200}", "Settings are arrays or plain data.")
+    return fine("came back equal")
+
+
+@check("sampler", unless={"host"}, level="standard")
+def resumed(context: Context) -> Verdict:
+    """Stops a run with checkpoints half-way and resumes it: the bits of the uninterrupted run."""
+    run = _short_run(context)
+    whole = run(None, 40)
+    with tempfile.TemporaryDirectory() as folder:
+        where = Checkpoint(folder, every=0.0)
+        if "population" not in context.subject.tags:
+            run(where, 20)
+        else:
+            run(where, 40)
+        resumed = run(where, 40)
+    same = all(np.array_equal(whole[name], resumed[name]) for name in whole.values)
+    require(same, "a resumed run differs from the uninterrupted one", "the same bits", "All that evolves belongs in the state.")
+    return fine("resumed to the same bits")
+
+
+def _short_run(context: Context, plan: Plan | None = None):
+    sampler = context.component
+    observed = np.array([1.4, -0.3, -1.8, 0.6])
+
+    def run(where, num_draws):
+        chains = {"num_draws": num_draws} if "population" not in context.subject.tags else {}
+        return sample(
+            sampler, regression_target(observed), num_chains=4, key=context.key, checkpoint=where, progress=False,
+            throw=False, **chains, **({} if plan is None else {"plan": plan}),
+        )  # fmt: skip
+
+    return run
+
+
+@check("sampler", unless={"host"}, level="standard")
+def double_precision(context: Context) -> Verdict:
+    """Runs in 32 and in 64 bits: values come in the precision that the plan names."""
+    asked = type(context.component).precision
+    for bits in (32, 64) if asked is None else (asked,):
+        draws = _short_run(context, Plan(precision=bits))(None, 20)
+        found = {name: str(value.dtype) for name, value in draws.values.items()}
+        require(
+            set(found.values()) == {f"float{bits}"}, f"values of dtypes {found} in a run of {bits} bits", f"float{bits}",
+            "Make new arrays of the position's dtype (`jnp.zeros_like`), not of a fixed one.",
+        )  # fmt: skip
+        require(all(np.isfinite(v).all() for v in draws.values.values()), f"values not finite in {bits} bits", "finite values")
+    return fine("runs in " + (f"{asked} bits" if asked else "32 and in 64 bits"))
+
+
+@check("sampler", unless={"host"}, level="standard")
+def compiled_once(context: Context) -> Verdict:
+    """Counts compilations of a second call with new data and key: none."""
+    run = lambda key, observed: sample(  # noqa: E731
+        context.component, regression_target(observed), num_chains=4, key=key, progress=False, throw=False,
+        **({"num_draws": 20} if "population" not in context.subject.tags else {}),
+    )  # fmt: skip
+    run(context.key, np.array([1.4, -0.3, -1.8, 0.6]))
+    with _counting() as count:
+        run(named(context.key, "again"), np.array([1.0, 0.3, -0.8, -0.6]))
+    return compared(count)
+
+
+def compared(count: list[str]) -> Verdict:
+    """The verdict on what a second call compiled."""
+    require(
+        not count, f"{len(count)} programs compiled anew in a second call with data of equal shape: {', '.join(count[:3])}",
+        "none", "Look for settings, closures or lambdas that are new in each call.",
+    )  # fmt: skip
+    return fine("a second call compiles nothing")
+
+
+class _counting:
+    """Collects the names of the functions that JAX traces and compiles while it is entered."""
+
+    def __enter__(self) -> list[str]:
+        import logging
+
+        self._names: list[str] = []
+        self._handler = logging.Handler()
+        self._handler.emit = lambda record: self._take(record.getMessage())
+        self._loggers = [logging.getLogger(name) for name in ("jax._src.interpreters.pxla", "jax._src.dispatch")]
+        self._before = [(logger.level, logger.propagate) for logger in self._loggers]
+        self._setting = jax.config.jax_log_compiles
+        jax.config.update("jax_log_compiles", True)
+        for logger in self._loggers:
+            logger.addHandler(self._handler)
+            logger.propagate = False
+        return self._names
+
+    def _take(self, message: str) -> None:
+        if message.startswith("Compiling "):
+            self._names.append(message.removeprefix("Compiling ").partition(" ")[0])
+
+    def __exit__(self, *_) -> None:
+        jax.config.update("jax_log_compiles", self._setting)
+        for logger, (level, propagate) in zip(self._loggers, self._before, strict=True):
+            logger.removeHandler(self._handler)
+            logger.level, logger.propagate = level, propagate
+
+
+_CHILD = """
+import json, sys
+facts = json.loads(sys.argv[1])
+from posterax.testing._process import in_child
+print(json.dumps(in_child(facts)))
+"""
+
+
+def in_child(facts: dict) -> str:
+    """What a new process computes with the component of that name: a digest of the bits."""
+    from .._keys import restore_key
+    from ._run import Context
+    from ._subject import subject_of
+
+    subject = subject_of(facts["name"], facts["kind"], None)
+    key = restore_key(facts["key"])
+    return digest(Context(subject, 1, key, key, {}))
+
+
+def digest(context: Context) -> str:
+    """A digest of what the component computes with this context's key."""
+    import hashlib
+
+    if context.subject.kind == "sampler":
+        values = _short_run(context)(None, 20).values
+    elif context.subject.kind == "estimator":
+        from ._estimator_law import answer
+
+        values = answer(context)
+    else:
+        from ._objective_law import answer
+
+        values = answer(context)
+    hashed = hashlib.sha256()
+    for name in sorted(values):
+        hashed.update(name.encode() + np.ascontiguousarray(values[name]).tobytes())
+    return hashed.hexdigest()
+
+
+@check("sampler", "estimator", "objective", unless={"host"}, level="standard")
+def new_process(context: Context) -> Verdict:
+    """Repeats a run in a new process: the same bits."""
+    if context.subject.component is None or context.subject.component.distribution is None:
+        return skip("only an installed plugin's component can be found by another process")
+    facts = {"name": context.subject.name, "kind": context.subject.kind, "key": describe_key(context.key)}
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, json.dumps(facts)], capture_output=True, text=True, timeout=600, env=dict(os.environ),
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return fault(f"a new process failed: {last[:500]}", "the same run there")
+    there = json.loads(done.stdout.strip().splitlines()[-1])
+    require(there == digest(context), "a new process with the same key got other bits", "the same bits")
+    return fine("a new process gets the same bits")
+
+
+_IMPORT = """
+import json, sys, time
+module = sys.argv[1]
+import posterax.plugin
+before = set(sys.modules)
+began = time.perf_counter()
+__import__(module)
+seconds = time.perf_counter() - began
+heavy = sorted({"jax", "numpyro", "equinox", "torch", "tensorflow", "scipy", "pandas", "matplotlib"} & set(sys.modules))
+print(json.dumps({"seconds": seconds, "heavy": heavy}))
+"""
+
+_LOAD = """
+import json, sys
+import jax, numpy, random
+config = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision", "jax_debug_nans", "jax_disable_jit")}
+state = numpy.random.get_state()[1].tolist(), random.getstate()
+import posterax
+posterax.get(sys.argv[1])
+changed = [name for name, value in config.items() if getattr(jax.config, name) != value]
+if (numpy.random.get_state()[1].tolist(), random.getstate()) != state:
+    changed.append("a global random state")
+print(json.dumps(changed))
+"""
+
+
+@check("sampler", "estimator", "objective", level="standard")
+def light_import(context: Context) -> Verdict:
+    """Imports the plugin's module in a new process: no JAX by listing, no global setting changed by loading."""
+    component = context.subject.component
+    if component is None or component.distribution is None:
+        return skip("only an installed plugin has a module to be listed")
+    ran = subprocess.run(
+        [sys.executable, "-c", _IMPORT, str(component.owner.module)], capture_output=True, text=True, timeout=120
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", _LOAD, component.qualified_name], capture_output=True, text=True, timeout=300
+    )
+    for done in (ran, loaded):
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            return fault(f"importing failed in a new process: {last[:500]}", "an import")
+    found = json.loads(ran.stdout.strip().splitlines()[-1])
+    require(
+        not found["heavy"], f"listing the plugin imports {', '.join(found['heavy'])}", "an import of the standard library only",
+        "Resolve public names lazily, by `posterax.plugin.lazy`.",
+    )  # fmt: skip
+    changed = json.loads(loaded.stdout.strip().splitlines()[-1])
+    require(not changed, f"importing the component changes {', '.join(changed)}", "no global change", "Use Plan(precision=64) or `in_float64`.")
+    return fine(f"{1000 * found['seconds']:.0f} ms, no JAX")

@@ -1,0 +1,273 @@
+"""Does the sampler draw from the target? Invariance, mixing, known answers, and what happens at the border."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from .._arviz import bulk_ess
+from .._draws import Draws
+from .._keys import named
+from .._precision import precision
+from .._sample import sample
+from .._tree import strengthen
+from ._check import check
+from ._exact_start import Invariance, exact_start, geweke, run_exact
+from ._problems import Funnel, Path, Regression, Signs, regression_target
+from ._run import Context
+from ._sampler_form import flat, frozen, several_starts
+from ._statistics import functions_of_uniform, mean_is_zero
+from ._verdict import Verdict, fault, fine, odds, require
+
+_CHAINS = 64
+_CURE = (
+    "Look at the acceptance ratio, at Jacobians of changes of variables, at keys used twice, and at whatever is kept from "
+    "a rejected proposal."
+)
+
+
+def _invariant(found: Invariance, problem: str) -> Verdict:
+    figures = {"problem": problem, "replicates": found.num_replicates, "moved": found.moved}
+    return odds(
+        found.p_value, f"{found.tests.words} ({problem}, {found.num_replicates} replicates)",
+        "the joint law of parameter and observations unchanged by the transitions", _CURE, **figures,
+    )  # fmt: skip
+
+
+@check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True)
+def exact_start_regression(context: Context) -> Verdict:
+    """Moves exact draws of a regression's posterior by five steps: their law must not change."""
+    found = exact_start(
+        frozen(context), Regression(), num_replicates=2000 * context.size, num_steps=5, key=context.key
+    )
+    return _invariant(found, "regression with unknown noise")
+
+
+@check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
+def exact_start_funnel(context: Context) -> Verdict:
+    """The same in a funnel, whose scale changes by orders of magnitude."""
+    found = exact_start(frozen(context), Funnel(), num_replicates=1000 * context.size, num_steps=5, key=context.key)
+    return _invariant(found, "funnel")
+
+
+@check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
+def exact_start_two_modes(context: Context) -> Verdict:
+    """The same where the posterior has two modes of unequal weight."""
+    found = exact_start(frozen(context), Signs(), num_replicates=1000 * context.size, num_steps=3, key=context.key)
+    return _invariant(found, "two modes")
+
+
+@check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
+def exact_start_path(context: Context) -> Verdict:
+    """The same on the ten dependent states of a hidden random walk."""
+    found = exact_start(frozen(context), Path(), num_replicates=1000 * context.size, num_steps=10, key=context.key)
+    return _invariant(found, "hidden path")
+
+
+@check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
+def geweke_cycles(context: Context) -> Verdict:
+    """Alternates transitions and fresh observations a hundred times: small faults add up."""
+    found = geweke(frozen(context), Regression(), num_chains=100 * context.size, num_cycles=50, key=context.key)
+    return _invariant(found, "regression, successive conditionals")
+
+
+def _observed() -> np.ndarray:
+    return np.array([1.4, -0.3, -1.8, 0.6])
+
+
+def _exact_draws(key, num: int) -> dict[str, np.ndarray]:
+    """Independent draws from the posterior of `Regression` at `_observed()`."""
+    rng = np.random.default_rng(np.asarray(jr.key_data(key), np.uint32).ravel())
+    u = rng.uniform(size=(num, 3))
+    return Regression().posterior_draws(u, _observed())
+
+
+@check("sampler", needs={"exact"}, unless={"population"}, statistical=True)
+def known_answer(context: Context) -> Verdict:
+    """Runs `sample` from exact posterior draws on: averages over chains against the exact posterior."""
+    draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
+    names, u = Regression().posterior_ranks(draws.values, _observed())
+    pairs = np.array([(i, j) for i in range(len(names)) for j in range(i)])
+    functions = np.stack([functions_of_uniform(chain, pairs).mean(axis=0) for chain in u])
+    labels = [*(f"location of {n}" for n in names), *(f"spread of {n}" for n in names)]
+    labels += [f"dependence of {names[i]} and {names[j]}" for i, j in pairs]
+    tests = mean_is_zero(labels, functions, slack=0.0)
+    return odds(
+        tests.p_value, f"{tests.words} ({draws.num_chains} chains x {draws.num_draws} draws)",
+        "the exact posterior of the regression", _CURE,
+    )  # fmt: skip
+
+
+@check("sampler", needs={"approximate"}, unless={"population"}, statistical=True)
+def known_answer_within_bias(context: Context) -> Verdict:
+    """The same for a sampler that is approximate: within the bias that its tag declares."""
+    require(
+        context.subject.bias > 0, f"the tags {sorted(context.subject.tags)}", "a tag such as 'bias=0.1', in posterior sd",
+        "Declare how far means and standard deviations may be off; without it nothing can be tested.",
+    )  # fmt: skip
+    draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
+    names, u = Regression().posterior_ranks(draws.values, _observed())
+    functions = np.stack([functions_of_uniform(chain, np.zeros((0, 2), int)).mean(axis=0) for chain in u])
+    labels = [*(f"location of {n}" for n in names), *(f"spread of {n}" for n in names)]
+    # A shift or relative widening by b moves these functions' means by at most 0.98 b and 1.1 b.
+    tests = mean_is_zero(labels, functions, slack=1.1 * context.subject.bias)
+    return odds(tests.p_value, tests.words, f"means and spreads within {context.subject.bias:g} posterior sd", _CURE)
+
+
+def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | None = None) -> Draws:
+    chains = 4 if "host" in context.subject.tags else _CHAINS
+    if init is not None:
+        init = {name: value[:chains] for name, value in init.items()}
+    return sample(
+        sampler, regression_target(_observed()), num_draws=num_draws or 250 * context.size, num_chains=chains,
+        key=key, init=init, progress=False, throw=False,
+    )  # fmt: skip
+
+
+@check("sampler", unless={"population"})
+def mixing(context: Context) -> Verdict:
+    """Starts chains far apart: every coordinate must move, and they must forget where they started."""
+    r_hat, share, worst = np.inf, 0.0, ""
+    for num_draws in (250, 1000, 4000, 16000):
+        draws = _run(context, context.component, named(context.key, "run"), num_draws=num_draws)
+        require(
+            draws.result.value == "successful" and draws.num_draws == num_draws, draws.result.words, "a run that reaches its end",
+        )  # fmt: skip
+        half = draws.replace(
+            values={n: v[:, num_draws // 2 :] for n, v in draws.values.items()}, stats={}, log_density=None,
+        )  # fmt: skip
+        columns = _columns(half)
+        still = [name for name, x in columns.items() if np.all(x == x[:, :1])]
+        require(
+            not still, f"{', '.join(still)} never moved in {num_draws // 2} steps of {half.num_chains} chains",
+            "every coordinate and combination to move", "Look at the proposal's scale, at shared keys, at what `step` returns.",
+        )  # fmt: skip
+        half = half.replace(values=columns)
+        figures = {name: float(v) for name, v in _rhat(half).items()}
+        worst = max(figures, key=lambda name: figures[name])
+        r_hat = figures[worst]
+        share = min(float(v) for v in bulk_ess(half).values()) / (half.num_chains * half.num_draws)
+        if r_hat < 1.01:
+            return fine(f"R-hat {r_hat:.4f}, {share:.2g} effective draws a step", r_hat=r_hat, ess_per_step=share)
+    return fault(
+        f"R-hat {r_hat:.3f} for {worst} after 8000 dropped and 8000 kept steps ({share:.1g} effective draws a step)",
+        "below 1.01 on a posterior of three parameters",
+        "Chains stay where they started, or adapt away from the target: look at scales, and at what is frozen when.",
+        r_hat=r_hat, ess_per_step=share,
+    )  # fmt: skip
+
+
+def _columns(draws: Draws) -> dict[str, np.ndarray]:
+    beta, log_variance = np.asarray(draws["beta"], float), np.log(np.asarray(draws["variance"], float))
+    base = {"beta[0]": beta[..., 0], "beta[1]": beta[..., 1], "log variance": log_variance}
+    names = list(base)
+    sums = {f"{a} {sign} {b}": base[a] + (1 if sign == "+" else -1) * base[b]
+            for i, a in enumerate(names) for b in names[:i] for sign in "+-"}  # fmt: skip
+    return {**base, **{name: np.round(value, 5) for name, value in sums.items()}}
+
+
+def _rhat(draws: Draws) -> dict[str, np.ndarray]:
+    from .._arviz import rhat
+
+    return rhat(draws)
+
+
+@check("sampler", unless={"population"})
+def reproducible(context: Context) -> Verdict:
+    """Runs `sample` twice with one key and once with another; looks at the result."""
+    first = _run(context, context.component, context.key, num_draws=50)
+    again = _run(context, context.component, context.key, num_draws=50)
+    other = _run(context, context.component, named(context.key, "other"), num_draws=50)
+    same = all(np.array_equal(first[name], again[name]) for name in first.values)
+    require(same, "two runs with one key differ", "the same bits", "Nothing but the key may be random.")
+    differ = any(not np.array_equal(first[name], other[name]) for name in first.values)
+    require(differ, "another key gave the same draws", "other draws", "Use the `key` that `step` is given.")
+    chains = {name: value for name, value in first.values.items() if len(np.unique(value.round(7), axis=0)) == 1}
+    require(not chains, "all chains are the same", "chains that differ")
+    odd = {name: value.shape for name, value in first.stats.items() if value.shape[:2] != first.shape}
+    require(not odd, f"statistics of shapes {odd}", f"leading axes {first.shape}")
+    rate = first.stats.get("acceptance_rate")
+    require(
+        rate is None or (np.isfinite(rate).all() and rate.min() >= 0 and rate.max() <= 1 + 1e-6),
+        "a statistic `acceptance_rate` outside [0, 1]", "a probability",
+    )  # fmt: skip
+    tree = first.to_datatree()
+    lengths = {name: tree["posterior"][name].shape[:2] for name in ("beta", "variance")}
+    require(set(lengths.values()) == {first.shape}, f"a DataTree of leading axes {lengths}", f"{first.shape}")
+    return fine(f"same key, same bits; statistics: {', '.join(first.stats) or 'none'}")
+
+
+@check("sampler", unless={"host", "population"})
+def outside(context: Context) -> Verdict:
+    """Cuts the density off, by zero and by NaN: no chain may enter, and none may break."""
+    sampler, edge = frozen(context), 0.3
+    for value in (-np.inf, np.nan):
+        joint = Regression(edge, value)
+        with precision(sampler.precision):
+            run = run_exact(sampler, joint, Regression().quantities, context.key, 2000 * context.size, jnp.asarray(5))
+        values = {name: np.asarray(leaf, float) for name, leaf in run[-1].items()}
+        broken = ~np.isfinite(values["variance"]) | ~np.isfinite(values["beta"]).all(axis=1)
+        require(
+            not broken.any(),
+            f"{broken.sum()} of {len(broken)} positions not finite, beside a region where the log density is {value}",
+            "finite positions: a proposal that leads there is to be rejected", "Compare so that NaN counts as -inf.",
+        )  # fmt: skip
+        beyond = float(np.mean(values["beta"][:, 0] > edge))
+        require(
+            beyond == 0, f"{beyond:.1%} of the chains where the log density is {value}", "none",
+            "Reject such proposals: `jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)`.",
+        )  # fmt: skip
+    return fine("chains stay inside")
+
+
+@check("sampler", unless={"host", "population", "auxiliary"}, level="standard")
+def homogeneous(context: Context) -> Verdict:
+    """Compares, after warm-up, each step with that of a frozen copy started afresh at the same point."""
+    sampler = context.component
+    with precision(sampler.precision):
+        target, positions = several_starts(context, 16)
+        one = jax.tree.map(lambda leaf: leaf[0], positions)
+        state = _warmed(sampler, target, one, context.key)
+        fixed = sampler if sampler.num_warmup == 0 else sampler.frozen(jax.tree.map(lambda leaf: leaf[None], state))
+        require(
+            fixed.num_warmup == 0, f"`frozen` gives a sampler with num_warmup = {fixed.num_warmup}", "0",
+            "Set num_warmup to 0 in the copy, and keep what was learned in its settings.",
+        )  # fmt: skip
+        differ, moved = [], 0
+        for i in range(40):
+            key = jr.fold_in(named(context.key, "after"), i)
+            state_next = _one_step(sampler, target, state, key)
+            fresh = _fresh_step(fixed, target, sampler.position(state), key)
+            a, b = (flat(jax.tree.map(lambda leaf: leaf[None], p)) for p in (sampler.position(state_next), fresh))
+            if not np.allclose(a, b, rtol=1e-3, atol=1e-3):
+                differ.append(i)
+            moved += not np.array_equal(a, flat(jax.tree.map(lambda leaf: leaf[None], sampler.position(state))))
+            state = state_next
+    require(
+        len(differ) <= 2, f"{len(differ)} of 40 steps after warm-up differ from those of a frozen sampler at the same point",
+        "none: after warm-up the next position depends on the position and the key alone",
+        "Stop adapting after `num_warmup` steps, let `frozen` keep exactly what was learned, or, where the state holds "
+        "momentum or the like by design, say so by the tag 'auxiliary'.",
+    )  # fmt: skip
+    return fine(f"40 steps agree with a frozen sampler's, {moved} of them moved")
+
+
+@eqx.filter_jit
+def _warmed(sampler, target, position, key):
+    state = strengthen(sampler.init(target, position, key=named(key, "init")))
+    body = lambda i, s: strengthen(sampler.step(target, s, key=jr.fold_in(key, i))[0])  # noqa: E731
+    return jax.lax.fori_loop(0, jnp.asarray(max(sampler.num_warmup, 50)), body, state)
+
+
+@eqx.filter_jit
+def _one_step(sampler, target, state, key):
+    return strengthen(sampler.step(target, state, key=key)[0])
+
+
+@eqx.filter_jit
+def _fresh_step(sampler, target, position, key):
+    state = strengthen(sampler.init(target, position, key=named(key, "fresh")))
+    return sampler.position(sampler.step(target, state, key=key)[0])
