@@ -268,6 +268,13 @@ def save_plot(tree: Any, kind: str, path: Any, *, var_names: Sequence[str] | Non
         plt.close(figure)
 
 
+def pit_tree(u: Mapping[str, np.ndarray]):
+    """Values that should be uniform, `(n,)` by name, as the group `prior_sbc` that `plot_ecdf_pit` takes."""
+    import arviz_base
+
+    return arviz_base.from_dict({"prior_sbc": {name.replace("/", "."): np.asarray(x)[None] for name, x in u.items()}})
+
+
 def write_netcdf(tree: Any, path: Any) -> None:
     """Write a DataTree to a netCDF file."""
     tree.to_netcdf(path, engine="h5netcdf")

@@ -122,7 +122,68 @@ def _demo(commands, name: str) -> None:
     parser.set_defaults(run=run)
 
 
-_BUILT_IN: dict[str, Callable] = {"plugins": _plugins, "info": _info, "demo": _demo}
+def _check(commands, name: str) -> None:
+    parser = commands.add_parser(
+        name,
+        help="check whether the components of a plugin do what their tags promise",
+        description="Make the checks of the conformance kit that the tags of a plugin's components call for.",
+    )
+    parser.add_argument(
+        "name", metavar="PLUGIN[:NAME]", help="a plugin's id, or one component such as numpyro:nuts or nuts"
+    )
+    parser.add_argument(
+        "--level",
+        choices=("smoke", "standard", "nightly"),
+        default="smoke",
+        help="how thoroughly: half a minute a component, minutes, or a night (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="all numbers of a run follow from it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="CHECK", help="make only the checks of these names"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument("--list", action="store_true", help="only show which checks would be made")
+
+    def run(args: argparse.Namespace) -> int:
+        from . import _cli_check
+
+        return _cli_check.check(
+            _filled(), args.name, level=args.level, seed=args.seed, only=args.only, as_json=args.json,
+            as_list=args.list, usage=parser.error,
+        )  # fmt: skip
+
+    parser.set_defaults(run=run)
+
+
+def _seed(text: str) -> int:
+    seed = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**32 - 1; got {text!r}")
+    return seed
+
+
+def _new(commands, name: str) -> None:
+    parser = commands.add_parser(
+        name,
+        help="write a plugin project to begin with",
+        description="Write a plugin project that works: a sampler, an estimator, an objective, and their tests.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the plugin's id, such as elliptical-slice")
+    parser.add_argument(
+        "--output", metavar="DIR", default=".", help="where to put its folder, posterax-NAME (default: here)"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from . import _cli_new
+
+        _cli_new.new(_filled(), args.name, output=args.output, usage=parser.error)
+
+    parser.set_defaults(run=run)
+
+
+_BUILT_IN: dict[str, Callable] = {"plugins": _plugins, "info": _info, "check": _check, "new": _new, "demo": _demo}
 
 
 def plugin_commands() -> tuple[dict[str, tuple[SubcommandSpec, PluginRecord]], list[str]]:

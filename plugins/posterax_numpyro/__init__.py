@@ -28,6 +28,7 @@ def posterax_components():
             summary="No-U-Turn sampler: Hamiltonian Monte Carlo that finds its own trajectory length.",
             tags={"adaptive", "exact", "needs-gradient"},
             source="Hoffman and Gelman (2014), https://jmlr.org/papers/v15/hoffman14a.html",
+            example="posterax_numpyro._examples:nuts",
         ),
         ComponentSpec(
             "hmc",
@@ -36,14 +37,16 @@ def posterax_components():
             summary="Hamiltonian Monte Carlo with trajectories of fixed length.",
             tags={"adaptive", "exact", "needs-gradient"},
             source="Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901",
+            example="posterax_numpyro._examples:hmc",
         ),
         ComponentSpec(
             "svi",
             kind="estimator",
             target="posterax_numpyro._svi:SVI",
             summary="Stochastic variational inference: the nearest distribution of a chosen family.",
-            tags={"approximate", "needs-gradient"},
+            tags={"approximate", "bias=0.1", "fits-target", "needs-gradient"},
             source="Kucukelbir et al. (2017), https://jmlr.org/papers/v18/16-107.html",
+            example="posterax_numpyro._examples:svi",
         ),
     ]
 

@@ -11,6 +11,7 @@ TINY = {
     "01_eight_schools.py": ["--draws", "200"],
     "02_pipeline.py": ["--draws", "500"],
     "03_long_run.py": ["--draws", "300"],
+    "04_calibration.py": ["--simulations", "20"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 

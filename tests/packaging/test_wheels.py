@@ -1,11 +1,7 @@
 """From sources to wheels to a fresh environment: posterax, a stranger's plugin and four broken ones meet."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import sysconfig
 import tomllib
 import venv
 import zipfile
@@ -76,28 +72,6 @@ print(json.dumps({
 """
 
 
-def call(*command, **options):
-    """Run a command away from the sources, so that nothing but what is installed can be found."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("POSTERAX_", "PYTHON", "PIP_"))}
-    done = subprocess.run(
-        [str(word) for word in command],
-        env=clean | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        **options,
-    )
-    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def build(source, folder):
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=folder)
-    name = tomllib.loads((source / "pyproject.toml").read_text())["project"]["name"].replace("-", "_")
-    (wheel,) = folder.glob(f"{name}-[0-9]*.whl")
-    return wheel
-
-
 def fake_wheel(plugin, code, folder):
     """A wheel of one module, written by hand: building four would take longer than all the rest."""
     info = f"posterax_{plugin}-1.0.dist-info"
@@ -115,45 +89,16 @@ def fake_wheel(plugin, code, folder):
     return wheel
 
 
-def borrow_dependencies(site_packages, folder):
-    """Show a fresh environment what is installed here, except posterax and what leads to its sources."""
-    folder.mkdir()
-    for home in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(home).iterdir():
-            ours = re.match(r"posterax|_*editable", entry.name) or entry.suffix == ".pth"
-            if not ours and not (folder / entry.name).exists():
-                (folder / entry.name).symlink_to(entry)
-    (site_packages / "dependencies.pth").write_text(f"{folder}\n")
+@pytest.fixture(scope="module")
+def wheels(own_wheel, build, tmp_path_factory):
+    return [own_wheel, build(THIRD_PARTY, tmp_path_factory.mktemp("wheels"))]
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheels")
-    return [build(ROOT, folder), build(THIRD_PARTY, folder)]
-
-
-@pytest.fixture(scope="module")
-def installed(wheels, tmp_path_factory):
+def installed(wheels, fresh, tmp_path_factory):
     """The `bin` folder of a fresh environment with both wheels and the four fakes."""
     folder = tmp_path_factory.mktemp("fresh")
-    venv.create(folder / "env", with_pip=False, symlinks=True)
-    (site_packages,) = (folder / "env").glob("lib/python3*/site-packages")
-    fakes = [fake_wheel(plugin, code, folder) for plugin, code in FAKES.items()]
-    borrow_dependencies(site_packages, folder / "dependencies")
-    home = folder / "env" / "bin"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        home / "python",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    call(*pip, "--no-compile", "--disable-pip-version-check", *wheels, *fakes, cwd=folder)
-    return home
+    return fresh(folder, [*wheels, *(fake_wheel(plugin, code, folder) for plugin, code in FAKES.items())])
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheels):
@@ -162,10 +107,12 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheels):
     (info,) = {name.partition("/")[0] for name in files if ".dist-info/" in name}
     assert {name.partition("/")[0] for name in files} == {*packages, info}
     assert {f"{package}/py.typed" for package in packages} <= set(files)
-    assert not [name for name in files if "test" in name or name.endswith((".pyc", ".md"))]
+    tests = re.compile(r"(^|/)(tests?|test_\w+\.py|conftest\.py)(/|$)")
+    assert not [name for name in files if tests.search(name) or name.endswith((".pyc", ".md"))]
     for folder in ("core", "models", "plugins"):
-        for file in (ROOT / folder).rglob("*.py"):
-            assert file.relative_to(ROOT / folder).as_posix() in files
+        for file in (ROOT / folder).rglob("*.*"):
+            if "__pycache__" not in file.parts:
+                assert file.relative_to(ROOT / folder).as_posix() in files
 
 
 def test_the_third_partys_wheel_is_its_own(wheels):
@@ -173,7 +120,7 @@ def test_the_third_partys_wheel_is_its_own(wheels):
     assert {name.partition("/")[0] for name in files} == {"posterax_slice", "posterax_slice-0.1.0.dist-info"}
 
 
-def test_all_plugins_are_listed_and_each_broken_one_with_its_reason(installed):
+def test_all_plugins_are_listed_and_each_broken_one_with_its_reason(installed, call):
     listing = json.loads(call(installed / "posterax", "plugins", "--json", cwd=installed))
     plugins = {plugin["id"]: plugin for plugin in listing["plugins"]}
     assert set(plugins) == {*ENTRY_POINTS, "slice", *FAKES}
@@ -200,7 +147,7 @@ def test_all_plugins_are_listed_and_each_broken_one_with_its_reason(installed):
         assert reason in text
 
 
-def test_the_strangers_sampler_runs_beside_four_broken_plugins(installed, tmp_path):
+def test_the_strangers_sampler_runs_beside_four_broken_plugins(installed, call, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(RUN)
     found = json.loads(call(installed / "python", "-I", "-W", "error", script, cwd=tmp_path))
@@ -217,7 +164,7 @@ def test_the_strangers_sampler_runs_beside_four_broken_plugins(installed, tmp_pa
     assert "rival:nuts (posterax-rival 1.0)" in said["nuts"]
 
 
-def test_the_strangers_own_tests_pass_where_it_is_installed(installed, tmp_path):
+def test_the_strangers_own_tests_pass_where_it_is_installed(installed, call, tmp_path):
     told = call(
         *(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"),
         *("-c", THIRD_PARTY / "pyproject.toml", THIRD_PARTY / "tests"),
@@ -228,7 +175,7 @@ def test_the_strangers_own_tests_pass_where_it_is_installed(installed, tmp_path)
 
 
 @pytest.mark.slow
-def test_pip_installs_it_with_all_its_dependencies(wheels, tmp_path):
+def test_pip_installs_it_with_all_its_dependencies(wheels, call, tmp_path):
     # Needs a package index.
     venv.create(tmp_path / "env", with_pip=True)
     home = tmp_path / "env" / "bin"

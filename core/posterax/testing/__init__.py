@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ._conformance import check_estimator as check_estimator
     from ._conformance import check_objective as check_objective
     from ._conformance import check_sampler as check_sampler
+    from ._coverage import Coverage as Coverage
+    from ._coverage import coverage as coverage
     from ._exact_start import Invariance as Invariance
     from ._exact_start import exact_start as exact_start
     from ._exact_start import geweke as geweke
@@ -28,15 +30,19 @@ if TYPE_CHECKING:
     from ._report import ConformanceError as ConformanceError
     from ._report import Outcome as Outcome
     from ._report import Report as Report
+    from ._sbc import SBC as SBC
+    from ._sbc import sbc as sbc
 
 _HOMES = {
     "_case": ("EstimatorCase", "ObjectiveCase"),
     "_check": ("Check", "checks"),
     "_conformance": ("TAGS", "check_estimator", "check_objective", "check_sampler"),
+    "_coverage": ("Coverage", "coverage"),
     "_exact_start": ("Invariance", "exact_start", "geweke"),
     "_joint": ("JointModel",),
     "_pytest": ("parametrize_with_checks",),
     "_report": ("ConformanceError", "Outcome", "Report"),
+    "_sbc": ("SBC", "sbc"),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]

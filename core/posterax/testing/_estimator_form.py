@@ -1,2 +1,220 @@
-""".
-"""
+"""Is it an estimator at all? Methods, answers of the right form, and copies instead of changes in place."""
+
+import inspect
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from .._draws import Draws
+from .._errors import PosteraxError, describe
+from .._estimator import Estimator
+from .._keys import named
+from .._precision import precision
+from ._check import check
+from ._joint import JointModel
+from ._posterior import Asking, draws_of
+from ._problems import Gaussian
+from ._run import Context
+from ._sampler_form import _LAWS, _require_arguments
+from ._verdict import Verdict, fault, fine, require, skip
+
+_HOW = {"fits-target", "amortised"}
+
+
+@check("estimator")
+def interface(context: Context) -> Verdict:
+    """Looks for `fit` and `infer`, their arguments, and tags that say what they promise."""
+    estimator, tags = context.component, context.subject.tags
+    lacking = [name for name in ("fit", "infer") if not callable(getattr(estimator, name, None))]
+    require(
+        not lacking, f"{type(estimator).__name__} has no method {', '.join(map(repr, lacking))}", "the methods fit, infer",
+        f"Derive it from posterax.Estimator and write {', '.join(lacking)}.",
+    )  # fmt: skip
+    require(
+        isinstance(estimator, Estimator), f"{type(estimator).__name__} is no Estimator", "a subclass of posterax.Estimator"
+    )
+    _require_arguments(estimator, "fit", 1, needs_key=True)
+    parameters = inspect.signature(estimator.infer).parameters
+    require(
+        {"prior", "key"} <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
+        f"infer{inspect.signature(estimator.infer)}", "infer(observed=None, *, prior=None, key=None)",
+    )  # fmt: skip
+    require(estimator.infers in ("distribution", "draws"), f"infers = {estimator.infers!r}", "'distribution' or 'draws'")
+    require(len(_LAWS & tags) == 1, f"the tags {sorted(tags)}", "one of the tags 'exact' and 'approximate'")
+    require(
+        "exact" in tags or context.subject.bias > 0, f"the tags {sorted(tags)}", "a tag such as 'bias=0.1'",
+        "Declare how far posterior means and standard deviations may be off, in posterior sd.",
+    )  # fmt: skip
+    require(
+        context.subject.case is not None or len(_HOW & tags) == 1, f"the tags {sorted(tags)}",
+        "one of the tags 'fits-target' and 'amortised', or an `example` that gives an EstimatorCase",
+        "`posterax.testing.TAGS` explains them.",
+    )  # fmt: skip
+    require(bool(inspect.getdoc(type(estimator))), "no docstring", "a docstring that says what the method is")
+    return fine("methods, arguments and tags are in order")
+
+
+def joint_of(context: Context) -> JointModel:
+    """The problem the estimator is tried on: its author's, or the kit's."""
+    case = context.subject.case
+    return Gaussian() if case is None else case.joint
+
+
+def parameter_like(joint: JointModel) -> dict[str, Any]:
+    """Shapes of the parameter, by name."""
+    return eqx.filter_eval_shape(lambda key: joint.simulate(key=key)[0], jr.key(0))
+
+
+def simulate_many(joint: JointModel, num: int, *, key) -> tuple[dict, Any]:
+    """Stacked draws of parameter and observations."""
+    return _simulate(joint, jr.split(key, num))
+
+
+@eqx.filter_jit
+def _simulate(joint, keys):
+    return jax.vmap(lambda key: joint.simulate(key=key))(keys)
+
+
+def fitted(context: Context, key=None) -> Any:
+    """The estimator fitted to simulations, once a run unless a key is given; as it is where each data set is fitted."""
+    if "fits-target" in context.subject.tags and context.subject.case is None:
+        return context.component
+    make = lambda key: _fit(context, key)  # noqa: E731
+    return context.shared("fitted", make) if key is None else make(key)
+
+
+class Simulator(eqx.Module):
+    """A function of a key that gives one parameter and its observations: what an amortised estimator is fitted to."""
+
+    joint: JointModel
+
+    def __call__(self, key):
+        """One (parameter, observations)."""
+        return self.joint.simulate(key=key)
+
+
+def _fit(context: Context, key) -> Any:
+    case, joint = context.subject.case, joint_of(context)
+    if case is not None and case.fit is not None:
+        return case.fit(context.component, joint, key)
+    return context.component.fit(Simulator(joint), key=key)
+
+
+def asking(context: Context) -> Asking:
+    """How this estimator is asked."""
+    case = context.subject.case
+    if case is not None:
+        return Asking(by=case.infer)
+    return Asking(target_of=joint_of(context) if "fits-target" in context.subject.tags else None)
+
+
+def infer(context: Context, known: Any, observed: Any, key) -> Any:
+    """What the estimator says of the parameter given `observed`."""
+    return asking(context)(known, observed, key)
+
+
+@check("estimator")
+def shapes(context: Context) -> Verdict:
+    """Fits, infers and draws: a copy of the same class, and draws of the parameter's form."""
+    before = jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component)
+    joint = joint_of(context)
+    parameter, observed = joint.simulate(key=context.key)
+    with precision(context.component.precision):
+        known = fitted(context)
+        answer = infer(context, known, observed, named(context.key, "infer"))
+    same = eqx.tree_equal(before, jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component))
+    require(bool(same), "`fit` changed the estimator it was called on", "a fitted copy, and the original as it was")
+    require(
+        type(known) is type(context.component), f"`fit` gave a {type(known).__name__}", f"a {type(context.component).__name__}"
+    )
+    declared = "draws" if isinstance(answer, Draws) else "distribution"
+    require(
+        declared == context.component.infers, f"`infer` gave {type(answer).__name__}", f"{context.component.infers}, as `infers` says"
+    )
+    values, log_q = draws_of(answer, parameter, 7, key=named(context.key, "draw"))
+    require(
+        all(np.isfinite(np.asarray(value)).all() for value in values.values()), "draws that are not finite", "finite draws"
+    )
+    require(log_q is None or np.isfinite(np.asarray(log_q)).all(), "log densities of its own draws that are not finite", "finite ones")
+    shapes = ", ".join(f"{name}{list(np.shape(value)[1:])}" for name, value in values.items())
+    return fine(f"infers {type(answer).__name__} of {shapes}")
+
+
+@check("estimator")
+def uses_data(context: Context) -> Verdict:
+    """Infers from two data sets, and twice from one: other data, other answers; same key, same bits."""
+    joint = joint_of(context)
+    like = parameter_like(joint)
+    with precision(context.component.precision):
+        known, answers = fitted(context), []
+        for data in ("one", "one", "two"):
+            _, observed = joint.simulate(key=named(context.key, data))
+            answer = infer(context, known, observed, named(context.key, "infer"))
+            values, _ = draws_of(answer, like, 50, key=named(context.key, "draw"))
+            answers.append(np.concatenate([np.asarray(v, float).ravel() for v in values.values()]))
+    require(np.array_equal(answers[0], answers[1]), "two answers to one question under one key differ", "the same bits", "Keep no memory outside the fitted copy.")
+    require(
+        not np.allclose(answers[0], answers[2], rtol=1e-5, atol=1e-6), "the answers to two different data sets are the same",
+        "answers that depend on `observed`", "Look at what becomes of `observed`.",
+    )  # fmt: skip
+    return fine("same data, same bits; other data, another answer")
+
+
+@check("estimator", level="standard")
+def refitted(context: Context) -> Verdict:
+    """Fits twice with one key, with another fit in between: the same bits; with another key it still runs."""
+    joint = joint_of(context)
+    like = parameter_like(joint)
+    _, observed = joint.simulate(key=context.key)
+
+    def once(key):
+        with precision(context.component.precision):
+            known = fitted(context, key)
+            values, _ = draws_of(infer(context, known, observed, key), like, 20, key=context.key)
+        return np.concatenate([np.asarray(v, float).ravel() for v in values.values()])
+
+    first, other, again = once(named(context.key, "a")), once(named(context.key, "b")), once(named(context.key, "a"))
+    require(np.array_equal(first, again), "two fits under one key differ, with another fit in between", "the same bits", "Look for state in globals or class attributes.")
+    require(np.isfinite(other).all(), "a fit under another key gives draws that are not finite", "finite draws")
+    return fine("same key, same bits")
+
+
+@check("estimator", level="standard", unless={"missing-data"})
+def nan_observed(context: Context) -> Verdict:
+    """Infers from NaN: an error, or an answer that is NaN; never a number that looks like one."""
+    joint = joint_of(context)
+    _, observed = joint.simulate(key=context.key)
+    broken = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), jnp.nan) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, observed)
+    if eqx.tree_equal(broken, observed):
+        return skip("the observations have no floating numbers")
+    try:
+        with precision(context.component.precision):
+            answer = infer(context, fitted(context), broken, named(context.key, "infer"))
+            values, log_q = draws_of(answer, parameter_like(joint), 20, key=named(context.key, "draw"))
+    except (PosteraxError, ValueError, TypeError) as error:
+        return fine(f"refused: {describe(error)[:80]}")
+    numbers = [np.asarray(v, float) for v in (*values.values(), *(() if log_q is None else (log_q,)))]
+    silent = all(np.isfinite(v).all() for v in numbers)
+    require(
+        not silent, "finite draws and densities from observations that are all NaN", "an error, or NaN",
+        "Refuse NaN, or let it through; say so by the tag 'missing-data' where it has a meaning.",
+    )  # fmt: skip
+    return fine("NaN in, NaN out")
+
+
+@check("estimator", level="standard")
+def unfitted(context: Context) -> Verdict:
+    """Infers before any fit: an answer, or an error that says to fit first."""
+    joint = joint_of(context)
+    _, observed = joint.simulate(key=context.key)
+    try:
+        context.component.infer(observed, key=context.key)
+    except (PosteraxError, ValueError, TypeError) as error:
+        return fine(f"refused: {describe(error)[:80]}")
+    except Exception as error:
+        return fault(describe(error)[:300], "a ValueError that says to call `fit` first")
+    return fine("infers without a fit")

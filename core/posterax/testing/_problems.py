@@ -272,7 +272,7 @@ class Gaussian(JointModel):
         return np.asarray(observed, float) @ _MATRIX @ np.linalg.inv(precision) / 0.36, np.linalg.cholesky(precision)
 
 
-_MATRIX = np.array([[1.0, 0.3], [0.0, 0.8], [-0.5, 0.5]])
+_MATRIX = np.array([[1.0, 0.6], [0.0, 0.8], [-0.2, 0.5]])
 
 
 def _gaussian_prior(key):

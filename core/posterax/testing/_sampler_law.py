@@ -39,9 +39,9 @@ def _invariant(found: Invariance, problem: str) -> Verdict:
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True)
 def exact_start_regression(context: Context) -> Verdict:
-    """Moves exact draws of a regression's posterior by five steps: their law must not change."""
+    """Moves exact draws of a regression's posterior by ten steps: their law must not change."""
     found = exact_start(
-        frozen(context), Regression(), num_replicates=2000 * context.size, num_steps=5, key=context.key
+        frozen(context), Regression(), num_replicates=2000 * context.size, num_steps=10, key=context.key
     )
     return _invariant(found, "regression with unknown noise")
 
@@ -49,21 +49,21 @@ def exact_start_regression(context: Context) -> Verdict:
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_funnel(context: Context) -> Verdict:
     """The same in a funnel, whose scale changes by orders of magnitude."""
-    found = exact_start(frozen(context), Funnel(), num_replicates=1000 * context.size, num_steps=5, key=context.key)
+    found = exact_start(frozen(context), Funnel(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
     return _invariant(found, "funnel")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_two_modes(context: Context) -> Verdict:
     """The same where the posterior has two modes of unequal weight."""
-    found = exact_start(frozen(context), Signs(), num_replicates=1000 * context.size, num_steps=3, key=context.key)
+    found = exact_start(frozen(context), Signs(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
     return _invariant(found, "two modes")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_path(context: Context) -> Verdict:
     """The same on the ten dependent states of a hidden random walk."""
-    found = exact_start(frozen(context), Path(), num_replicates=1000 * context.size, num_steps=10, key=context.key)
+    found = exact_start(frozen(context), Path(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
     return _invariant(found, "hidden path")
 
 
