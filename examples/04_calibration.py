@@ -1,4 +1,4 @@
-"""Can a posterior be believed? Calibration of NUTS and of a mean-field guide on a line whose coefficients are correlated.
+"""Can a posterior be believed? Calibration of NUTS and of a mean-field guide on a line with correlated coefficients.
 
 python examples/04_calibration.py [--simulations 100] [--output examples-output]
 """

@@ -64,6 +64,8 @@ def run(
     if outcome.interrupted and outcome.step <= sampler.num_warmup:
         kept = "" if checkpoint is None else f"; {checkpoint.folder} holds its last checkpoint"
         raise KeyboardInterrupt(f"Interrupted in step {outcome.step}, during warm-up: there are no draws yet{kept}.")
+    if not _finite(outcome.rows[-1]) and not _good_rows(outcome, sampler.num_warmup):
+        raise SamplingError(_not_finite(sampler, outcome, "There are no draws before it."))
     draws = finish(outcome, num_draws=num_draws)
     complaint = _complaint(sampler, target, draws, outcome, key)
     if complaint is not None:
@@ -188,6 +190,12 @@ def _finish(sampler, target, outcome: Outcome, *, num_chains, key, plan, num_dra
     return draws.recorded("sample", **record_of(sampler, key, plan), num_chains=num_chains, num_draws=good)
 
 
+def _good_rows(outcome: Outcome, num_warmup: int) -> int:
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts)[num_warmup:], *(rows.position for rows in outcome.rows))
+    first = jax.tree.leaves(rows)[0]
+    return _good_draws(jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), rows)) if len(first) else 0
+
+
 def _good_draws(position: PyTree) -> int:
     leaves = [leaf for leaf in jax.tree.leaves(position) if leaf.dtype.kind == "f"]
     bad = np.any([~np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(axis=(0, 2)) for leaf in leaves], axis=0)
@@ -222,17 +230,8 @@ def on_values(target, positions: PyTree, log_density=None) -> tuple[dict[str, np
 def _complaint(sampler, target, draws: Draws, outcome: Outcome, key) -> str | None:
     """Words for what is wrong with the finished run; None where nothing is. Warns of what may be wrong."""
     name = type(sampler).__name__
-    last = outcome.rows[-1]
-    if not _finite(last):
-        leaves = [np.reshape(leaf, (*leaf.shape[:2], -1)) for leaf in jax.tree.leaves(last.position)]
-        bad: np.ndarray = np.logical_not(np.isfinite(np.concatenate(leaves, axis=-1)).all(axis=-1))
-        row, chain = np.argwhere(bad)[0]
-        step = outcome.step - len(bad) + int(row)
-        return (
-            f"{name} moved chain {chain} to a position that is not finite in step {step}. The draws before it are kept "
-            "in this error's `.draws`. Look for a log density that is +inf or NaN (`target.check(key=key)`), or for a "
-            "fault in the sampler."
-        )
+    if not _finite(outcome.rows[-1]):
+        return _not_finite(sampler, outcome, "The draws before it are kept in this error's `.draws`.")
     diverging = draws.stats.get("diverging")
     if diverging is not None and not diverging.any():
         return None
@@ -252,3 +251,16 @@ def _complaint(sampler, target, draws: Draws, outcome: Outcome, key) -> str | No
             stacklevel=4,
         )
     return None
+
+
+def _not_finite(sampler, outcome: Outcome, kept: str) -> str:
+    """Words for the first position of the last chunk that is not finite."""
+    last = outcome.rows[-1]
+    leaves = [np.reshape(leaf, (*leaf.shape[:2], -1)) for leaf in jax.tree.leaves(last.position)]
+    bad: np.ndarray = np.logical_not(np.isfinite(np.concatenate(leaves, axis=-1)).all(axis=-1))
+    row, chain = np.argwhere(bad)[0]
+    step = outcome.step - len(bad) + int(row)
+    return (
+        f"{type(sampler).__name__} moved chain {chain} to a position that is not finite in step {step}. {kept} Look for "
+        "a log density that is +inf or NaN (`target.check(key=key)`), or for a fault in the sampler."
+    )

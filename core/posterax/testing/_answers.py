@@ -103,9 +103,12 @@ def _densities(said: Any, raw: Any, parameter: Mapping[str, Any], num_draws: int
 
 
 def worth(draws: Draws) -> float:
-    """The smallest effective sample size of a scalar; 1 where a chain stands still."""
-    sizes = np.concatenate([np.ravel(size) for size in bulk_ess(draws).values()])
-    return float(np.min(np.nan_to_num(sizes, nan=1.0)))
+    """The smallest effective sample size of a scalar; 1 where chains stand still."""
+    sizes = []
+    for name, size in bulk_ess(draws).items():
+        moves = np.ptp(draws.values[name], axis=(0, 1)) > 0  # ArviZ has all draws of a constant for independent
+        sizes.append(np.ravel(np.where(moves, np.nan_to_num(size, nan=1.0), 1.0)))
+    return float(np.min(np.concatenate(sizes)))
 
 
 def place(less: np.ndarray, equal: np.ndarray, log_weights: np.ndarray | None, uniform: np.ndarray) -> np.ndarray:

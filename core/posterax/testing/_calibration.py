@@ -107,7 +107,8 @@ class _Chains(eqx.Module):
         while True:
             length = -(-times * self.num_draws // 4)
             draws = sample(self.sampler, target, num_draws=length, key=key, progress=False)
-            if times >= _LONGEST or worth(draws) >= self.num_draws:
+            latent = draws.replace(values={name: draws[name] for name in target.structure.latent})
+            if times >= _LONGEST or worth(latent) >= self.num_draws:
                 return draws
             times *= 2
 

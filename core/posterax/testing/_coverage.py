@@ -125,7 +125,7 @@ def coverage(
     it gives a density: too narrow a posterior shows as a curve below the diagonal. And balls around random points
     (TARP), which need only draws. Each point is the parameter of another simulated pair, the one whose observations are
     nearest: it depends on the data, without which a method that returns the prior would pass, and not on the truth.
-    Distances are in units of the prior's spread.
+    Distances are in units of the prior's spread. Regions see width, and hardly a shift: `sbc` sees both.
 
     - `method`, `joint`, `num_simulations`, `num_draws`, `progress`: as in `sbc`. The simulator also makes up to 1,000
       pairs more for the points.

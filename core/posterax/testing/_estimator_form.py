@@ -69,16 +69,6 @@ def parameter_like(joint: JointModel) -> dict[str, Any]:
     return eqx.filter_eval_shape(lambda key: joint.simulate(key=key)[0], jr.key(0))
 
 
-def simulate_many(joint: JointModel, num: int, *, key) -> tuple[dict, Any]:
-    """Stacked draws of parameter and observations."""
-    return _simulate(joint, jr.split(key, num))
-
-
-@eqx.filter_jit
-def _simulate(joint, keys):
-    return jax.vmap(lambda key: joint.simulate(key=key))(keys)
-
-
 def fitted(context: Context, key=None) -> Any:
     """The estimator fitted to simulations, once a run unless a key is given; as it is where each data set is fitted."""
     if "fits-target" in context.subject.tags and context.subject.case is None:

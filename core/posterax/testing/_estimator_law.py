@@ -14,8 +14,9 @@ from .._keys import named
 from .._precision import precision
 from .._save import load, save
 from ._check import check
-from ._estimator_form import asking, fitted, infer, joint_of, parameter_like, simulate_many
+from ._estimator_form import asking, fitted, infer, joint_of, parameter_like
 from ._exact_start import scalars
+from ._joint import simulate_many
 from ._posterior import draws_of, many
 from ._process import _counting, compared
 from ._run import Context

@@ -54,8 +54,9 @@ def _numpyro_joint(cls, model, args, kwargs, observed: str) -> JointModel:
     from numpyro.handlers import block, seed, substitute, trace
 
     def sites(key, given: Mapping[str, Any]) -> dict[str, Any]:
-        run = block(seed(substitute(model, dict(given)), key))
-        found = trace(run).get_trace(*args, **kwargs, **{observed: None})
+        with block():  # a caller's own handlers must not see these sites
+            run = trace(seed(substitute(model, dict(given)), key))
+            found = run.get_trace(*args, **kwargs, **{observed: None})
         return {name: site["value"] for name, site in found.items() if site["type"] == "sample"}
 
     names = jax.eval_shape(lambda key: sites(key, {}), jr.key(0))
@@ -75,3 +76,13 @@ def _numpyro_joint(cls, model, args, kwargs, observed: str) -> JointModel:
         return Target.from_numpyro(model, *args, **kwargs, **{observed: data})
 
     return cls(prior, simulator, posterior)
+
+
+def simulate_many(joint: JointModel, num: int, *, key) -> tuple[dict, Any]:
+    """Stacked draws of parameter and observations."""
+    return _simulate(joint, jr.split(key, num))
+
+
+@eqx.filter_jit
+def _simulate(joint, keys):
+    return jax.vmap(lambda key: joint.simulate(key=key))(keys)

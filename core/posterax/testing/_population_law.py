@@ -19,7 +19,9 @@ _CURE = (
 )
 
 
-def _populations(context: Context, num: int, key, *, edge=np.inf, outside=-np.inf) -> Draws:
+def _populations(context: Context, key, *, edge=np.inf, outside=-np.inf) -> Draws:
+    # As many in all checks of a level: one program then serves them all.
+    num = 200 * context.size
     return sample(
         context.component, regression_target(_observed(), edge, outside), num_chains=num, key=key, progress=False,
         throw=False,
@@ -29,8 +31,8 @@ def _populations(context: Context, num: int, key, *, edge=np.inf, outside=-np.in
 @check("sampler", needs={"population"}, statistical=True)
 def evidence(context: Context) -> Verdict:
     """Runs many independent populations: their evidence must be right on average, and so must what it weights."""
-    num = 200 * context.size
-    draws = _populations(context, num, named(context.key, "run"))
+    draws = _populations(context, named(context.key, "run"))
+    num = draws.num_chains
     require(np.isfinite(draws.log_weights).any(axis=1).all(), "populations without any finite weight", "weights")
     names, functions, ratio = _weighted(draws)
     if ratio is None:
@@ -71,7 +73,7 @@ def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
 @check("sampler", needs={"population"})
 def weights(context: Context) -> Verdict:
     """Looks at one population's weights on an easy posterior: finite, and not carried by a few particles."""
-    draws = _populations(context, 8, context.key)
+    draws = _populations(context, context.key)
     require(draws.result.value == "successful", draws.result.words, "a population that reaches its target")
     log_weights = np.asarray(draws.log_weights)
     require(not np.isnan(log_weights).any() and not np.isposinf(log_weights).any(), "weights that are NaN or +inf", "weights")
@@ -87,8 +89,8 @@ def weights(context: Context) -> Verdict:
 @check("sampler", needs={"population"})
 def reproducible_population(context: Context) -> Verdict:
     """Runs `sample` twice with one key and once with another."""
-    first, again = (_populations(context, 8, context.key) for _ in range(2))
-    other = _populations(context, 8, named(context.key, "other"))
+    first, again = (_populations(context, context.key) for _ in range(2))
+    other = _populations(context, named(context.key, "other"))
     for name in first.values:
         require(np.array_equal(first[name], again[name]), "two runs with one key differ", "the same bits")
         require(not np.array_equal(first[name], other[name]), "another key gave the same particles", "other particles")
@@ -108,7 +110,7 @@ def outside_population(context: Context) -> Verdict:
     """Cuts the density off, by zero and by NaN: particles there must carry no weight, and none may break."""
     for value in (-np.inf, np.nan):
         try:
-            draws = _populations(context, 8, context.key, edge=0.5, outside=value)
+            draws = _populations(context, context.key, edge=0.5, outside=value)
         except PosteraxError as error:
             return fault(str(error), f"populations that avoid where the density is {value}")
         log_weights = np.asarray(draws.log_weights, float)

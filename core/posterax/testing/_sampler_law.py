@@ -10,12 +10,14 @@ import numpy as np
 
 from .._arviz import bulk_ess
 from .._draws import Draws
+from .._errors import SamplingError
 from .._keys import named
 from .._precision import precision
 from .._sample import sample
 from .._tree import strengthen
 from ._check import check
 from ._exact_start import Invariance, exact_start, geweke, run_exact
+from ._joint import simulate_many
 from ._problems import Funnel, Path, Regression, Signs, regression_target
 from ._run import Context
 from ._sampler_form import flat, frozen, several_starts
@@ -129,10 +131,14 @@ def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | Non
 
 @check("sampler", unless={"population"})
 def mixing(context: Context) -> Verdict:
-    """Starts chains far apart: every coordinate must move, and they must forget where they started."""
+    """Starts chains at draws from the prior: every coordinate must move, and they must forget where they started."""
+    starts, _ = simulate_many(Regression(), _CHAINS, key=named(context.key, "starts"))
     r_hat, share, worst = np.inf, 0.0, ""
     for num_draws in (250, 1000, 4000, 16000):
-        draws = _run(context, context.component, named(context.key, "run"), num_draws=num_draws)
+        try:
+            draws = _run(context, context.component, named(context.key, "run"), init=starts, num_draws=num_draws)
+        except SamplingError as error:
+            return fault(str(error), "a run that reaches its end")
         require(
             draws.result.value == "successful" and draws.num_draws == num_draws, draws.result.words, "a run that reaches its end",
         )  # fmt: skip

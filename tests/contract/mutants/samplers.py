@@ -119,8 +119,13 @@ class Langevin(Sampler):
         return state
 
 
+def flat_like(target):
+    """Zeros like a flattened position, and the way back."""
+    return ravel_pytree(jax.tree.map(jnp.zeros_like, target.density.example()))
+
+
 class Cloud(eqx.Module):
-    x: jax.Array
+    positions: dict
     log_weights: jax.Array
     log_evidence: jax.Array
     level: jax.Array
@@ -136,22 +141,23 @@ class Tempered(PopulationSampler):
     scale: float = 0.5
 
     def init(self, target, *, key):
-        like, _ = ravel_pytree(jax.tree.map(jnp.zeros_like, target.density.example()))
+        like, unravel = flat_like(target)
         x = self.spread * jr.normal(key, (self.num_particles, like.size), like.dtype)
         zero = jnp.zeros((), like.dtype)
-        return Cloud(x, jnp.zeros(self.num_particles, like.dtype), zero, jnp.asarray(0))
+        return Cloud(jax.vmap(unravel)(x), jnp.zeros(self.num_particles, like.dtype), zero, jnp.asarray(0))
 
     def step(self, target, state, *, key):
         key_choose, key_move = jr.split(key)
         before, after = state.level / self.num_levels, (state.level + 1) / self.num_levels
-        _, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, target.density.example()))
+        _, unravel = flat_like(target)
+        x = jax.vmap(lambda position: ravel_pytree(position)[0])(state.positions)
 
         def log_ratio(x):
             base = -0.5 * jnp.sum((x / self.spread) ** 2) - x.size * jnp.log(self.spread * jnp.sqrt(2 * jnp.pi))
             value = target.log_density(unravel(x))
             return jnp.where(jnp.isnan(value), -jnp.inf, value) - base
 
-        increment = (after - before) * jax.vmap(log_ratio)(state.x)
+        increment = (after - before) * jax.vmap(log_ratio)(x)
         log_evidence = state.log_evidence + jax.nn.logsumexp(increment) - jnp.log(self.num_particles)
         chosen = Systematic()(increment, key=key_choose, num=self.num_particles)
         chosen = jnp.where(chosen < 0, 0, chosen)
@@ -168,14 +174,15 @@ class Tempered(PopulationSampler):
 
             return jax.lax.fori_loop(0, self.num_moves, once, x)
 
-        x = jax.vmap(move)(state.x[chosen], jr.split(key_move, self.num_particles))
-        return Cloud(x, jnp.zeros_like(increment), log_evidence, state.level + 1), {"increment": jnp.mean(increment)}
+        x = jax.vmap(move)(x[chosen], jr.split(key_move, self.num_particles))
+        log_weights = jnp.zeros_like(increment)
+        return Cloud(jax.vmap(unravel)(x), log_weights, log_evidence, state.level + 1), None
 
     def done(self, state):
         return state.level >= self.num_levels
 
     def population(self, state):
-        return state.x, state.log_weights, state.log_evidence
+        return state.positions, state.log_weights, state.log_evidence
 
 
 class Importance(PopulationSampler):
@@ -185,19 +192,19 @@ class Importance(PopulationSampler):
     spread: float = 1.2
 
     def init(self, target, *, key):
-        like, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, target.density.example()))
+        like, unravel = flat_like(target)
         x = self.spread * jr.normal(key, (self.num_particles, like.size), like.dtype)
         proposed = jnp.sum(jax.scipy.stats.norm.logpdf(x, scale=self.spread), axis=1)
         log_density = jax.vmap(lambda x: target.log_density(unravel(x)))(x)
         log_weights = jnp.where(jnp.isnan(log_density), -jnp.inf, log_density) - proposed
         log_evidence = jax.nn.logsumexp(log_weights) - jnp.log(self.num_particles)
-        return Cloud(x, log_weights, log_evidence, jnp.asarray(0))
+        return Cloud(jax.vmap(unravel)(x), log_weights, log_evidence, jnp.asarray(0))
 
     def step(self, target, state, *, key):
-        return Cloud(state.x, state.log_weights, state.log_evidence, state.level + 1), None
+        return Cloud(state.positions, state.log_weights, state.log_evidence, state.level + 1), None
 
     def done(self, state):
         return state.level >= 1
 
     def population(self, state):
-        return state.x, state.log_weights, state.log_evidence
+        return state.positions, state.log_weights, state.log_evidence
