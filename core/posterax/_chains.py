@@ -261,6 +261,6 @@ def _not_finite(sampler, outcome: Outcome, kept: str) -> str:
     row, chain = np.argwhere(bad)[0]
     step = outcome.step - len(bad) + int(row)
     return (
-        f"{type(sampler).__name__} moved chain {chain} to a position that is not finite in step {step}. {kept} Look for "
-        "a log density that is +inf or NaN (`target.check(key=key)`), or for a fault in the sampler."
+        f"{type(sampler).__name__} moved chain {chain} to a position that is not finite in step {step}. {kept} Look "
+        "for a log density that is +inf or NaN (`target.check(key=key)`), or for a fault in the sampler."
     )

@@ -78,9 +78,7 @@ def joint_unchanged(rng):
     cube = lambda x: x**3  # noqa: E731
     reference = cube(draw(4000))
     ranker = _statistics.Ranker(["a", "b", "c"], reference)
-    return _statistics.same_mean(
-        ranker.function_names, ranker(cube(before)), ranker(cube(after)), ranker(reference)
-    )
+    return _statistics.same_mean(ranker.labels, ranker(cube(before)), ranker(cube(after)), ranker(reference))
 
 
 @pytest.mark.slow

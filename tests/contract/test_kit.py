@@ -102,7 +102,11 @@ FAULTY = {
     WrongShape: ("shapes", r"position gives .*float32\[\]", r"beta.*float32\[2\]"),
     GrowingState: ("shapes", "'log_density' was float32.* and is now float16", "one structure, shape and dtype"),
     KeyInState: ("shapes", "the state holds random keys", "a state without keys"),
-    Raises: ("shapes", r"`step` raised TypeError: .*\(in step, .*test_kit.py line \d+: `return jnp.ones", "`step` to work"),
+    Raises: (
+        "shapes",
+        r"`step` raised TypeError: .*\(in step, .*test_kit.py line \d+: `return jnp.ones",
+        "`step` to work",
+    ),
     GoesNaN: ("mixing", "NaN|not finite", "a run that reaches its end"),
 }
 
@@ -148,7 +152,7 @@ class NaNScale(NoInfer):
     ("cls", "check", "seen"),
     [
         (NoInfer, "interface", "no method 'infer'"),
-        (WrongParameter, "shapes", r"draws of shape \(5,\); the parameter has"),
+        (WrongParameter, "shapes", r"do not match the parameter, .*got an array of shape \(7, 5\)"),
         (NaNScale, "shapes", "draws that are not finite"),
     ],
 )
@@ -183,7 +187,11 @@ class NaNLoss(Objective):
 
 @pytest.mark.parametrize(
     ("cls", "check", "seen"),
-    [(NoLoss, "interface", "no method 'loss'"), (ManyLosses, "shapes", r"a loss of shape \(64,\)"), (NaNLoss, "shapes", "a loss of nan")],
+    [
+        (NoLoss, "interface", "no method 'loss'"),
+        (ManyLosses, "shapes", r"a loss of shape \(64,\)"),
+        (NaNLoss, "shapes", "a loss of nan"),
+    ],
 )
 def test_a_broken_objective_is_told_what_is_wrong(cls, check, seen):
     with pytest.raises(ConformanceError, match=seen) as caught:
@@ -245,9 +253,12 @@ def example():
 
 
 def test_an_example_makes_the_instance_and_its_lack_is_explained():
-    spec = lambda name, **more: ComponentSpec(name, kind="sampler", target=f"{__name__}:NeedsSettings", summary="S.", tags={"exact"}, **more)  # noqa: E731
+    def spec(name, **more):
+        target = f"{__name__}:NeedsSettings"
+        return ComponentSpec(name, kind="sampler", target=target, summary="S.", tags={"exact"}, **more)
+
     with isolated(spec("bare"), spec("shown", example=f"{__name__}:example")):
-        with pytest.raises(ValueError, match="local:bare cannot be made without size.*`example='module:function'`"):
+        with pytest.raises(ValueError, match=r"local:bare cannot be made without size.*`example='module:function'`"):
             check_sampler("bare", key=KEY)
         report = check_sampler("shown", key=KEY, only=["interface"])
     assert (report.component, report.tags, report.passed) == ("local:shown", ("exact",), True)

@@ -44,6 +44,4 @@ def test_each_mutant_is_caught_at_standard(mutant):
 @pytest.mark.slow
 @pytest.mark.parametrize("component", mutate.TAGS)
 def test_each_correct_component_passes_at_standard(component):
-    CHECK[mutate.kind(component)](
-        mutate.made(component), key=jr.key(2), level="standard", tags=mutate.TAGS[component]
-    )
+    CHECK[mutate.kind(component)](mutate.made(component), key=jr.key(2), level="standard", tags=mutate.TAGS[component])

@@ -302,7 +302,9 @@ def test_a_position_that_becomes_nan_ends_the_run_and_keeps_the_draws_before():
 
 
 def test_a_position_that_breaks_before_the_first_draw_is_an_error_in_words():
-    with pytest.raises(SamplingError, match="position that is not finite in step 30. There are no draws before it") as e:
+    with pytest.raises(
+        SamplingError, match=r"position that is not finite in step 30\. There are no draws before it"
+    ) as e:
         sample(GoesNaN(num_warmup=40), normal_target(), num_draws=20, num_chains=2, key=KEY, throw=False)
     assert e.value.draws is None
 

@@ -7,9 +7,9 @@ SCREEN * SCREEN / m, and the chance that a run of m checks blames it at all is a
 p-values are right. They are p-values of Bonferroni's kind (the smallest of k tests, times k), so conservative where the
 k tests depend on each other; `tests/contract/test_calibration.py` counts how often the screen is passed by chance.
 
-A fault is as a rule easier to see in the second run than in the first: in four times the size it stands out by twice as
-many standard errors, and the second threshold lies less than 1.5 times as high as the first for any m up to 100. So what
-a check can catch is decided by its screen.
+A fault is as a rule easier to see in the second run than in the first: in four times the size it stands out by twice
+as many standard errors, and the second threshold lies less than 1.5 times as high as the first for any m up to 100. So
+what a check can catch is decided by its screen.
 """
 
 SCREEN = 1e-3

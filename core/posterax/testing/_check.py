@@ -66,9 +66,7 @@ def check(
     def enter(function: Callable[[Context], Verdict]) -> Callable[[Context], Verdict]:
         name = function.__name__.replace("_", "-")
         for kind in kinds:
-            _CHECKS[kind][name] = Check(
-                name, kind, function, level, frozenset(needs), frozenset(unless), statistical
-            )
+            _CHECKS[kind][name] = Check(name, kind, function, level, frozenset(needs), frozenset(unless), statistical)
         return function
 
     return enter

@@ -1,6 +1,7 @@
 """Is it an estimator at all? Methods, answers of the right form, and copies instead of changes in place."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,12 +15,12 @@ from .._errors import PosteraxError, describe
 from .._estimator import Estimator
 from .._keys import named
 from .._precision import precision
+from ._answers import Answer, as_answer
 from ._check import check
 from ._joint import JointModel
-from ._posterior import Asking, draws_of
 from ._problems import Gaussian
 from ._run import Context
-from ._sampler_form import _LAWS, _require_arguments
+from ._sampler_form import _LAWS, _require_arguments, _said
 from ._verdict import Verdict, fault, fine, require, skip
 
 _HOW = {"fits-target", "amortised"}
@@ -31,11 +32,15 @@ def interface(context: Context) -> Verdict:
     estimator, tags = context.component, context.subject.tags
     lacking = [name for name in ("fit", "infer") if not callable(getattr(estimator, name, None))]
     require(
-        not lacking, f"{type(estimator).__name__} has no method {', '.join(map(repr, lacking))}", "the methods fit, infer",
+        not lacking,
+        f"{type(estimator).__name__} has no method {', '.join(map(repr, lacking))}",
+        "the methods fit, infer",
         f"Derive it from posterax.Estimator and write {', '.join(lacking)}.",
-    )  # fmt: skip
+    )
     require(
-        isinstance(estimator, Estimator), f"{type(estimator).__name__} is no Estimator", "a subclass of posterax.Estimator"
+        isinstance(estimator, Estimator),
+        f"{type(estimator).__name__} is no Estimator",
+        "a subclass of posterax.Estimator",
     )
     _require_arguments(estimator, "fit", 1, needs_key=True)
     parameters = inspect.signature(estimator.infer).parameters
@@ -43,7 +48,9 @@ def interface(context: Context) -> Verdict:
         {"prior", "key"} <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
         f"infer{inspect.signature(estimator.infer)}", "infer(observed=None, *, prior=None, key=None)",
     )  # fmt: skip
-    require(estimator.infers in ("distribution", "draws"), f"infers = {estimator.infers!r}", "'distribution' or 'draws'")
+    require(
+        estimator.infers in ("distribution", "draws"), f"infers = {estimator.infers!r}", "'distribution' or 'draws'"
+    )
     require(len(_LAWS & tags) == 1, f"the tags {sorted(tags)}", "one of the tags 'exact' and 'approximate'")
     require(
         "exact" in tags or context.subject.bias > 0, f"the tags {sorted(tags)}", "a tag such as 'bias=0.1'",
@@ -73,7 +80,11 @@ def fitted(context: Context, key=None) -> Any:
     """The estimator fitted to simulations, once a run unless a key is given; as it is where each data set is fitted."""
     if "fits-target" in context.subject.tags and context.subject.case is None:
         return context.component
-    make = lambda key: _fit(context, key)  # noqa: E731
+
+    def make(key):
+        with precision(context.component.precision):
+            return _fit(context, key)
+
     return context.shared("fitted", make) if key is None else make(key)
 
 
@@ -94,17 +105,46 @@ def _fit(context: Context, key) -> Any:
     return context.component.fit(Simulator(joint), key=key)
 
 
-def asking(context: Context) -> Asking:
-    """How this estimator is asked."""
+class Asking(eqx.Module):
+    """A fitted estimator as a method: a function of (observed, key) that gives its answer.
+
+    - `by`: the example's own function of (fitted, observed, key), if it has one.
+    - `target_of`: the joint whose target is fitted for each data set; None where `infer` takes the observations.
+    """
+
+    known: Any
+    by: Callable | None = None
+    target_of: JointModel | None = None
+
+    def __call__(self, observed: Any, key: Any) -> Any:
+        """The distribution or draws of the parameter given `observed`."""
+        if self.by is not None:
+            return self.by(self.known, observed, key)
+        if self.target_of is not None:
+            key_fit, key = jr.split(key)
+            return self.known.fit(self.target_of.target(observed), key=key_fit).infer(key=key)
+        return self.known.infer(observed, key=key)
+
+
+def asking(context: Context, known: Any) -> Asking:
+    """How this estimator, fitted, is asked."""
     case = context.subject.case
     if case is not None:
-        return Asking(by=case.infer)
-    return Asking(target_of=joint_of(context) if "fits-target" in context.subject.tags else None)
+        return Asking(known, by=case.infer)
+    return Asking(known, target_of=joint_of(context) if "fits-target" in context.subject.tags else None)
 
 
-def infer(context: Context, known: Any, observed: Any, key) -> Any:
-    """What the estimator says of the parameter given `observed`."""
-    return asking(context)(known, observed, key)
+def drawn(context: Context, known: Any, observed: Any, num: int, name: str) -> tuple[Any, Answer]:
+    """What the estimator says to `observed`, and draws of it; `name` sets the keys."""
+    with precision(context.component.precision):
+        said = asking(context, known)(observed, named(context.key, f"infer {name}"))
+        parameter = jax.tree.map(jnp.zeros_like, parameter_like(joint_of(context)))
+        return said, as_answer(said, parameter, num, named(context.key, f"draw {name}"))[0]
+
+
+def numbers(answer: Answer) -> np.ndarray:
+    """All draws of an answer in one row."""
+    return np.concatenate([np.asarray(value, float).ravel() for value in answer.draws.values()])
 
 
 @check("estimator")
@@ -112,63 +152,69 @@ def shapes(context: Context) -> Verdict:
     """Fits, infers and draws: a copy of the same class, and draws of the parameter's form."""
     before = jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component)
     joint = joint_of(context)
-    parameter, observed = joint.simulate(key=context.key)
-    with precision(context.component.precision):
-        known = fitted(context)
-        answer = infer(context, known, observed, named(context.key, "infer"))
-    same = eqx.tree_equal(before, jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component))
+    _, observed = joint.simulate(key=context.key)
+    known = _said("fit", lambda: fitted(context), "`{}` to work on the data that the tags name")
+    expected = "`{}` to give draws of the parameter's names and shapes, and one log density each"
+    answer, found = _said("infer", lambda: drawn(context, known, observed, 7, "once"), expected)
+    same = eqx.tree_equal(
+        before, jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component)
+    )
     require(bool(same), "`fit` changed the estimator it was called on", "a fitted copy, and the original as it was")
     require(
-        type(known) is type(context.component), f"`fit` gave a {type(known).__name__}", f"a {type(context.component).__name__}"
+        type(known) is type(context.component),
+        f"`fit` gave a {type(known).__name__}",
+        f"a {type(context.component).__name__}",
     )
     declared = "draws" if isinstance(answer, Draws) else "distribution"
     require(
-        declared == context.component.infers, f"`infer` gave {type(answer).__name__}", f"{context.component.infers}, as `infers` says"
+        declared == context.component.infers,
+        f"`infer` gave {type(answer).__name__}",
+        f"{context.component.infers}, as `infers` says",
     )
-    values, log_q = draws_of(answer, parameter, 7, key=named(context.key, "draw"))
+    log_q = found.log_q
+    require(np.isfinite(numbers(found)).all(), "draws that are not finite", "finite draws")
     require(
-        all(np.isfinite(np.asarray(value)).all() for value in values.values()), "draws that are not finite", "finite draws"
-    )
-    require(log_q is None or np.isfinite(np.asarray(log_q)).all(), "log densities of its own draws that are not finite", "finite ones")
-    shapes = ", ".join(f"{name}{list(np.shape(value)[1:])}" for name, value in values.items())
+        log_q is None or np.isfinite(np.asarray(log_q)).all(), "log densities of its own draws that are not finite",
+        "finite ones",
+    )  # fmt: skip
+    shapes = ", ".join(f"{name}{list(np.shape(value)[1:])}" for name, value in found.draws.items())
     return fine(f"infers {type(answer).__name__} of {shapes}")
 
 
 @check("estimator")
 def uses_data(context: Context) -> Verdict:
     """Infers from two data sets, and twice from one: other data, other answers; same key, same bits."""
-    joint = joint_of(context)
-    like = parameter_like(joint)
-    with precision(context.component.precision):
-        known, answers = fitted(context), []
-        for data in ("one", "one", "two"):
-            _, observed = joint.simulate(key=named(context.key, data))
-            answer = infer(context, known, observed, named(context.key, "infer"))
-            values, _ = draws_of(answer, like, 50, key=named(context.key, "draw"))
-            answers.append(np.concatenate([np.asarray(v, float).ravel() for v in values.values()]))
-    require(np.array_equal(answers[0], answers[1]), "two answers to one question under one key differ", "the same bits", "Keep no memory outside the fitted copy.")
+    known, answers = fitted(context), []
+    for data in ("one", "one", "two"):
+        _, observed = joint_of(context).simulate(key=named(context.key, data))
+        answers.append(numbers(drawn(context, known, observed, 50, "each")[1]))
     require(
-        not np.allclose(answers[0], answers[2], rtol=1e-5, atol=1e-6), "the answers to two different data sets are the same",
-        "answers that depend on `observed`", "Look at what becomes of `observed`.",
-    )  # fmt: skip
+        np.array_equal(answers[0], answers[1]),
+        "two answers to one question under one key differ",
+        "the same bits",
+        "Keep no memory outside the fitted copy.",
+    )
+    require(
+        not np.allclose(answers[0], answers[2], rtol=1e-5, atol=1e-6),
+        "the answers to two different data sets are the same",
+        "answers that depend on `observed`",
+        "Look at what becomes of `observed`.",
+    )
     return fine("same data, same bits; other data, another answer")
 
 
 @check("estimator", level="standard")
 def refitted(context: Context) -> Verdict:
     """Fits twice with one key, with another fit in between: the same bits; with another key it still runs."""
-    joint = joint_of(context)
-    like = parameter_like(joint)
-    _, observed = joint.simulate(key=context.key)
-
-    def once(key):
-        with precision(context.component.precision):
-            known = fitted(context, key)
-            values, _ = draws_of(infer(context, known, observed, key), like, 20, key=context.key)
-        return np.concatenate([np.asarray(v, float).ravel() for v in values.values()])
-
+    _, observed = joint_of(context).simulate(key=context.key)
+    once = lambda key: numbers(drawn(context, fitted(context, key), observed, 20, "refitted")[1])  # noqa: E731
     first, other, again = once(named(context.key, "a")), once(named(context.key, "b")), once(named(context.key, "a"))
-    require(np.array_equal(first, again), "two fits under one key differ, with another fit in between", "the same bits", "Look for state in globals or class attributes.")
+    require(
+        np.array_equal(first, again),
+        "two fits under one key differ, with another fit in between",
+        "the same bits",
+        "Look for state in globals or class attributes.",
+    )
     require(np.isfinite(other).all(), "a fit under another key gives draws that are not finite", "finite draws")
     return fine("same key, same bits")
 
@@ -178,17 +224,19 @@ def nan_observed(context: Context) -> Verdict:
     """Infers from NaN: an error, or an answer that is NaN; never a number that looks like one."""
     joint = joint_of(context)
     _, observed = joint.simulate(key=context.key)
-    broken = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), jnp.nan) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, observed)
+    broken = jax.tree.map(
+        lambda leaf: (
+            jnp.full(jnp.shape(leaf), jnp.nan) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+        ),
+        observed,
+    )
     if eqx.tree_equal(broken, observed):
         return skip("the observations have no floating numbers")
     try:
-        with precision(context.component.precision):
-            answer = infer(context, fitted(context), broken, named(context.key, "infer"))
-            values, log_q = draws_of(answer, parameter_like(joint), 20, key=named(context.key, "draw"))
+        found = drawn(context, fitted(context), broken, 20, "NaN")[1]
     except (PosteraxError, ValueError, TypeError) as error:
         return fine(f"refused: {describe(error)[:80]}")
-    numbers = [np.asarray(v, float) for v in (*values.values(), *(() if log_q is None else (log_q,)))]
-    silent = all(np.isfinite(v).all() for v in numbers)
+    silent = np.isfinite(numbers(found)).all() and (found.log_q is None or np.isfinite(np.asarray(found.log_q)).all())
     require(
         not silent, "finite draws and densities from observations that are all NaN", "an error, or NaN",
         "Refuse NaN, or let it through; say so by the tag 'missing-data' where it has a meaning.",

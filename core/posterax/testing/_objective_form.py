@@ -22,6 +22,7 @@ from ._verdict import Fault, Verdict, fault, fine, require, skip
 
 _MODELS = {"density-model", "regression-model"}
 _ROWS = 64
+_EXPECTED = "`{}` to work on the model and batch that the tags name"
 
 
 class DiagonalNormal(eqx.Module):
@@ -72,10 +73,16 @@ def interface(context: Context) -> Verdict:
     """Looks for `loss`, its arguments, and tags that say which model it is for."""
     objective, tags = context.component, context.subject.tags
     require(
-        callable(getattr(objective, "loss", None)), f"{type(objective).__name__} has no method 'loss'", "the method loss",
+        callable(getattr(objective, "loss", None)),
+        f"{type(objective).__name__} has no method 'loss'",
+        "the method loss",
         "Derive it from posterax.Objective and write loss.",
-    )  # fmt: skip
-    require(isinstance(objective, Objective), f"{type(objective).__name__} is no Objective", "a subclass of posterax.Objective")
+    )
+    require(
+        isinstance(objective, Objective),
+        f"{type(objective).__name__} is no Objective",
+        "a subclass of posterax.Objective",
+    )
     _require_arguments(objective, "loss", 3, needs_key=True)
     _require_arguments(objective, "init", 1, needs_key=True)
     require(
@@ -89,7 +96,7 @@ def interface(context: Context) -> Verdict:
 
 def begin(context: Context, case: ObjectiveCase, key) -> Any:
     """The objective's first state, as the loop carries it."""
-    return strengthen_or_say(_said("init", lambda: context.component.init(case.model, key=key)))
+    return strengthen_or_say(_said("init", lambda: context.component.init(case.model, key=key), _EXPECTED))
 
 
 @check("objective")
@@ -99,7 +106,9 @@ def shapes(context: Context) -> Verdict:
     with precision(objective.precision):
         state, batch = begin(context, case, context.key), case.batch(named(context.key, "batch"))
         _no_keys(state)
-        loss, more = _pair("loss", _said("loss", lambda: objective.loss(case.model, batch, state, key=context.key)))
+        loss, more = _pair(
+            "loss", _said("loss", lambda: objective.loss(case.model, batch, state, key=context.key), _EXPECTED)
+        )
         new, metrics = _pair("loss", more)
         _no_keys(new)
         try:
@@ -164,11 +173,15 @@ def pure(context: Context) -> Verdict:
         first = traced()
         objective.loss(case.model, batch, state, key=named(context.key, "between"))
         second = traced()
-    same = str(first) == str(second) and all(np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True))
+    same = str(first) == str(second) and all(
+        np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True)
+    )
     require(
-        same, "two traces of `loss` on the same arguments give two different programs",
-        "a loss that depends on model, batch, state and key alone", "Look for a counter or cache in a global or a class attribute.",
-    )  # fmt: skip
+        same,
+        "two traces of `loss` on the same arguments give two different programs",
+        "a loss that depends on model, batch, state and key alone",
+        "Look for a counter or cache in a global or a class attribute.",
+    )
     return fine("two traces agree")
 
 
@@ -187,9 +200,11 @@ def nan_batch(context: Context) -> Verdict:
         state = begin(context, case, context.key)
         found = float(objective.loss(case.model, spoilt, state, key=context.key)[0])
     require(
-        not np.isfinite(found), f"a finite loss, {found:.3g}, of a batch with NaN", "NaN, which `train` then counts and refuses",
+        not np.isfinite(found),
+        f"a finite loss, {found:.3g}, of a batch with NaN",
+        "NaN, which `train` then counts and refuses",
         "Do not use nan_to_num, nanmean or comparisons that swallow NaN; tag 'missing-data' where NaN has a meaning.",
-    )  # fmt: skip
+    )
     return fine("NaN in, NaN out")
 
 

@@ -43,9 +43,11 @@ def gradient(context: Context) -> Verdict:
             require(np.isfinite(exact) and np.isfinite(slope), "a gradient that is not finite", "a finite gradient")
             worst = max(worst, abs(exact - slope) / (1e-3 + abs(exact) + abs(slope)))
     require(
-        worst < 1e-3, f"gradient and finite difference differ by {worst:.2g}, relatively", "agreement to 1e-3",
-        "Look at stop_gradient, custom derivatives and rounding; tag 'surrogate' where only the gradient has a meaning.",
-    )  # fmt: skip
+        worst < 1e-3,
+        f"gradient and finite difference differ by {worst:.2g}, relatively",
+        "agreement to 1e-3",
+        "Look at stop_gradient, custom derivatives and rounding; tag 'surrogate' where only the gradient counts.",
+    )
     return fine(f"agrees with finite differences to {worst:.0e}")
 
 
@@ -77,7 +79,9 @@ def _gradients(objective, model, batch_of, state, keys, chosen):
 
         gradient = eqx.filter_grad(loss)(model)
         gradient = gradient if chosen is None else chosen(gradient)
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(gradient, eqx.is_inexact_array))])
+        return jnp.concatenate(
+            [jnp.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(gradient, eqx.is_inexact_array))]
+        )
 
     return jax.vmap(one)(keys)
 
@@ -92,7 +96,12 @@ def score(context: Context) -> Verdict:
         keys = jr.split(named(context.key, "batches"), num)
         rows = np.asarray(_gradients(objective, case.model, case.batch, state, keys, case.optimum), float)
     require(np.isfinite(rows).all(), "gradients at the truth that are not finite", "finite gradients")
-    require((rows.std(axis=0) > 0).any(), "a gradient at the truth that is always zero", "one that varies with the batch", "Look at stop_gradient.")
+    require(
+        (rows.std(axis=0) > 0).any(),
+        "a gradient at the truth that is always zero",
+        "one that varies with the batch",
+        "Look at stop_gradient.",
+    )
     names = parameter_names(case.model) if case.optimum is None else [f"parameter {i}" for i in range(rows.shape[1])]
     tests = mean_is_zero([f"gradient of {name}" for name in names], rows)
     return odds(
@@ -138,9 +147,11 @@ def truth_wins(context: Context) -> Verdict:
     lowest = int(np.argmin(z))
     return odds(
         min(1.0, beside * p_values[lowest]),
-        f"beside the truth the loss is higher by {rows.mean(axis=0)[lowest]:.3g} at least ({z[lowest]:+.1f} standard errors, {num} batches)",
-        "a loss that is not lower beside the truth", "Look at signs, missing terms, and what is paired with what.",
-    )  # fmt: skip
+        f"beside the truth the loss is higher by {rows.mean(axis=0)[lowest]:.3g} at least "
+        f"({z[lowest]:+.1f} standard errors, {num} batches)",
+        "a loss that is not lower beside the truth",
+        "Look at signs, missing terms, and what is paired with what.",
+    )
 
 
 @check("objective", needs={"stochastic"}, statistical=True)
@@ -157,7 +168,12 @@ def unbiased(context: Context) -> Verdict:
         rows = np.asarray(losses(objective, model, batch, state, jr.split(context.key, 1000 * context.size)), float)
         exact = float(case.exact(model, batch))
     tests = mean_is_zero(["mean loss"], (rows - exact)[:, None])
-    return odds(tests.p_value, f"{tests.words}: {rows.mean():.5g} on average", f"{exact:.5g}", "Look at keys used twice, and at weights.")
+    return odds(
+        tests.p_value,
+        f"{tests.words}: {rows.mean():.5g} on average",
+        f"{exact:.5g}",
+        "Look at keys used twice, and at weights.",
+    )
 
 
 @check("objective", needs={"proper"}, level="standard")
@@ -170,7 +186,9 @@ def recovers(context: Context) -> Verdict:
     )
     before, after = _distance(start, case), _distance(trained.model, case)
     require(
-        after < 0.5 * before, f"distance from the truth {before:.3g} before and {after:.3g} after 400 steps", "half as far, at most"
+        after < 0.5 * before,
+        f"distance from the truth {before:.3g} before and {after:.3g} after 400 steps",
+        "half as far, at most",
     )
     return fine(f"distance from the truth {before:.2f} before, {after:.2f} after 400 steps")
 
@@ -203,8 +221,10 @@ def resumed(context: Context) -> Verdict:
         again = _trained(context, where)
     require(
         np.array_equal(whole.losses, again.losses) and bool(eqx.tree_equal(whole.model, again.model)),
-        "resumed training differs from the uninterrupted one", "the same bits", "All that evolves belongs in the state.",
-    )  # fmt: skip
+        "resumed training differs from the uninterrupted one",
+        "the same bits",
+        "All that evolves belongs in the state.",
+    )
     return fine("resumed to the same bits")
 
 
@@ -212,10 +232,10 @@ def resumed(context: Context) -> Verdict:
 def compiled_once(context: Context) -> Verdict:
     """Counts compilations of training again with another key: none."""
     case = case_of(context)
-    run = lambda key: train(case.model, context.component, case.batch, num_steps=5, optimiser=_ADAM, key=key, progress=False)  # noqa: E731
-    run(context.key)
+    once = {"num_steps": 5, "optimiser": _ADAM, "progress": False}
+    train(case.model, context.component, case.batch, key=context.key, **once)
     with _counting() as count:
-        run(named(context.key, "again"))
+        train(case.model, context.component, case.batch, key=named(context.key, "again"), **once)
     return compared(count)
 
 

@@ -10,7 +10,7 @@ from ._check import check
 from ._problems import Regression, regression_target
 from ._run import Context
 from ._sampler_law import _observed
-from ._statistics import functions_of_uniform, mean_is_zero
+from ._statistics import Functions, mean_is_zero
 from ._verdict import Verdict, fault, fine, odds, require
 
 _CURE = (
@@ -33,11 +33,12 @@ def evidence(context: Context) -> Verdict:
     """Runs many independent populations: their evidence must be right on average, and so must what it weights."""
     draws = _populations(context, named(context.key, "run"))
     num = draws.num_chains
-    require(np.isfinite(draws.log_weights).any(axis=1).all(), "populations without any finite weight", "weights")
+    log_weights = _log_weights(draws)
+    require(np.isfinite(log_weights).any(axis=1).all(), "populations without any finite weight", "weights")
     names, functions, ratio = _weighted(draws)
     if ratio is None:
         # Self-normalised averages are biased by order 1 / particles.
-        ess = np.mean([_ess(row) for row in draws.log_weights])
+        ess = float(np.mean([_ess(row) for row in log_weights]))
         tests = mean_is_zero(names, functions, slack=5 / ess)
         expected = f"the exact posterior, within the bias of self-normalised weights ({5 / ess:.2g})"
     else:
@@ -48,26 +49,28 @@ def evidence(context: Context) -> Verdict:
     return odds(tests.p_value, seen, expected, _CURE, relative_sd=None if ratio is None else float(ratio.std()))
 
 
+def _log_weights(draws: Draws) -> np.ndarray:
+    return np.zeros(draws.shape) if draws.log_weights is None else np.asarray(draws.log_weights, float)
+
+
 def _ess(log_weights: np.ndarray) -> float:
     weights = np.exp(log_weights - log_weights.max())
     return float(weights.sum() ** 2 / np.sum(weights**2))
 
 
 def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
-    """Weighted averages of functions with posterior mean zero, population by population; evidence over the exact one."""
+    """Weighted averages of functions with posterior mean zero, by population; evidence over the exact one."""
     names, u = Regression().posterior_ranks(draws.values, _observed())
-    pairs = np.array([(i, j) for i in range(len(names)) for j in range(i)])
-    labels = [*(f"location of {n}" for n in names), *(f"spread of {n}" for n in names)]
-    labels += [f"dependence of {names[i]} and {names[j]}" for i, j in pairs]
-    log_weights = np.asarray(draws.log_weights, float)
+    of = Functions(names)
+    log_weights = _log_weights(draws)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     usable = np.where(weights[..., None] > 0, u, 0.5)
-    functions = np.stack([w @ functions_of_uniform(row, pairs) for w, row in zip(weights, usable, strict=True)])
+    functions = np.stack([w @ of(row) for w, row in zip(weights, usable, strict=True)])
     if draws.log_evidence is None:
-        return labels, functions, None
+        return of.labels, functions, None
     exact = Regression().log_evidence(_observed())
-    return labels, functions, np.exp(np.asarray(draws.log_evidence, float) - exact)
+    return of.labels, functions, np.exp(np.asarray(draws.log_evidence, float) - exact)
 
 
 @check("sampler", needs={"population"})
@@ -75,12 +78,20 @@ def weights(context: Context) -> Verdict:
     """Looks at one population's weights on an easy posterior: finite, and not carried by a few particles."""
     draws = _populations(context, context.key)
     require(draws.result.value == "successful", draws.result.words, "a population that reaches its target")
-    log_weights = np.asarray(draws.log_weights)
-    require(not np.isnan(log_weights).any() and not np.isposinf(log_weights).any(), "weights that are NaN or +inf", "weights")
+    log_weights = _log_weights(draws)
+    require(
+        not np.isnan(log_weights).any() and not np.isposinf(log_weights).any(),
+        "weights that are NaN or +inf",
+        "weights",
+    )
     values = np.concatenate([draws[name].ravel() for name in ("beta", "variance")])
     require(np.isfinite(values).all(), "positions that are not finite", "finite positions")
     ess = float(np.mean([_ess(row) for row in log_weights]))
-    require(ess >= 10, f"an effective sample size of {ess:.1f} of {draws.num_draws}", "10 or more on a posterior of three parameters")
+    require(
+        ess >= 10,
+        f"an effective sample size of {ess:.1f} of {draws.num_draws}",
+        "10 or more on a posterior of three parameters",
+    )
     distinct = np.mean([len(np.unique(row)) for row in np.asarray(draws["variance"])])
     require(distinct >= 10, f"{distinct:.0f} distinct particles of {draws.num_draws}", "10 or more")
     return fine(f"effective sample size {ess:.0f} of {draws.num_draws}, {distinct:.0f} distinct particles")
@@ -98,8 +109,10 @@ def reproducible_population(context: Context) -> Verdict:
         len(np.unique(first["variance"].round(7), axis=0)) == first.num_chains, "independent populations are equal",
         "populations that differ",
     )  # fmt: skip
-    if first.log_evidence is not None:
-        require(np.array_equal(first.log_evidence, again.log_evidence), "evidence differs under one key", "the same bits")
+    if first.log_evidence is not None and again.log_evidence is not None:
+        require(
+            np.array_equal(first.log_evidence, again.log_evidence), "evidence differs under one key", "the same bits"
+        )
     tree = first.to_datatree(key=context.key)
     require("posterior" in tree.children, "a DataTree without `posterior`", "one with it")
     return fine("same key, same bits")
@@ -113,7 +126,7 @@ def outside_population(context: Context) -> Verdict:
             draws = _populations(context, context.key, edge=0.5, outside=value)
         except PosteraxError as error:
             return fault(str(error), f"populations that avoid where the density is {value}")
-        log_weights = np.asarray(draws.log_weights, float)
+        log_weights = _log_weights(draws)
         beyond = (np.asarray(draws["beta"])[..., 0] > 0.5) & (log_weights > -np.inf)
         require(
             not np.isnan(log_weights).any(), f"weights that are NaN where the log density is {value}", "no weight",

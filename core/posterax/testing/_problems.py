@@ -5,6 +5,7 @@ Each is a `JointModel`, so that parameters and observations can be drawn togethe
 
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -29,8 +30,8 @@ class Regression(JointModel):
     Source: Gelman et al. (2013), Bayesian Data Analysis, 3rd edition, section 14.2.
     """
 
-    edge: Array
-    outside: Array
+    edge: Array = eqx.field(default=None)
+    outside: Array = eqx.field(default=None)
 
     def __init__(self, edge: float = np.inf, outside: float = -np.inf):
         super().__init__(_regression_prior, _regression_simulator, regression_target)
@@ -85,7 +86,8 @@ class Regression(JointModel):
         """Exact log p(y)."""
         covariance = np.eye(len(_X)) + _X @ _X.T
         shape = _A_SCALE / _A_SHAPE * covariance
-        return float(stats.multivariate_t.logpdf(np.asarray(observed, float), shape=shape, df=2 * _A_SHAPE))
+        law = stats.multivariate_t(shape=shape, df=2 * _A_SHAPE)  # pyright: ignore[reportArgumentType]
+        return float(law.logpdf(np.asarray(observed, float)))
 
 
 _A_SHAPE, _A_SCALE = 4, 3.0
@@ -195,7 +197,9 @@ def _signs_log_prior(x, y):
 
 
 def _signs_log_likelihood(x, y):
-    either = jnp.stack([jnp.log(0.75) - 0.5 * ((y - x["x"]) / 0.4) ** 2, jnp.log(0.25) - 0.5 * ((y + x["x"]) / 0.4) ** 2])
+    either = jnp.stack(
+        [jnp.log(0.75) - 0.5 * ((y - x["x"]) / 0.4) ** 2, jnp.log(0.25) - 0.5 * ((y + x["x"]) / 0.4) ** 2]
+    )
     return jnp.logaddexp(either[0], either[1])[None]
 
 
@@ -239,7 +243,9 @@ def _path_log_likelihood(x, y):
 
 
 def _path_target(observed):
-    return Target(log_prior=_path_log_prior, log_likelihood=_path_log_likelihood, data=(observed,), like={"z": jnp.zeros(10)})
+    return Target(
+        log_prior=_path_log_prior, log_likelihood=_path_log_likelihood, data=(observed,), like={"z": jnp.zeros(10)}
+    )
 
 
 class Gaussian(JointModel):

@@ -12,15 +12,17 @@ import jax
 import numpy as np
 
 from .._checkpoint import Checkpoint
-from .._errors import describe
-from .._keys import describe_key, named
+from .._keys import describe_key
 from .._plan import Plan
 from .._sample import sample
 from .._save import load, save
 from ._check import check
-from ._problems import Regression, regression_target
+from ._problems import regression_target
 from ._run import Context
 from ._verdict import Verdict, fault, fine, require, skip
+
+_ANYWHERE = Plan()
+_DATA = (1.4, -0.3, -1.8, 0.6)
 
 
 @check("sampler", "estimator", "objective", level="standard")
@@ -32,39 +34,41 @@ def settings_saved(context: Context) -> Verdict:
         like = None if context.subject.component is not None else context.component
         back = load(path, like=like if like is not None else context.component)
     same = bool(eqx.tree_equal(back, context.component))
-    require(same, f"a component that came back as {back!r:.200}", f"{context.component!r:.200}", "Settings are arrays or plain data.")
+    require(
+        same,
+        f"a component that came back as {back!r:.200}",
+        f"{context.component!r:.200}",
+        "Settings are arrays or plain data.",
+    )
     return fine("came back equal")
 
 
 @check("sampler", unless={"host"}, level="standard")
 def resumed(context: Context) -> Verdict:
     """Stops a run with checkpoints half-way and resumes it: the bits of the uninterrupted run."""
-    run = _short_run(context)
-    whole = run(None, 40)
+    whole = _short_run(context, 40)
     with tempfile.TemporaryDirectory() as folder:
         where = Checkpoint(folder, every=0.0)
-        if "population" not in context.subject.tags:
-            run(where, 20)
-        else:
-            run(where, 40)
-        resumed = run(where, 40)
+        _short_run(context, 20, where=where)
+        resumed = _short_run(context, 40, where=where)
     same = all(np.array_equal(whole[name], resumed[name]) for name in whole.values)
-    require(same, "a resumed run differs from the uninterrupted one", "the same bits", "All that evolves belongs in the state.")
+    require(
+        same,
+        "a resumed run differs from the uninterrupted one",
+        "the same bits",
+        "All that evolves belongs in the state.",
+    )
     return fine("resumed to the same bits")
 
 
-def _short_run(context: Context, plan: Plan | None = None):
-    sampler = context.component
-    observed = np.array([1.4, -0.3, -1.8, 0.6])
-
-    def run(where, num_draws):
-        chains = {"num_draws": num_draws} if "population" not in context.subject.tags else {}
-        return sample(
-            sampler, regression_target(observed), num_chains=4, key=context.key, checkpoint=where, progress=False,
-            throw=False, **chains, **({} if plan is None else {"plan": plan}),
-        )  # fmt: skip
-
-    return run
+def _short_run(
+    context: Context, num_draws: int, *, plan: Plan = _ANYWHERE, where: Checkpoint | None = None, data=_DATA
+):
+    population = "population" in context.subject.tags
+    return sample(
+        context.component, regression_target(np.array(data)), num_draws=None if population else num_draws, num_chains=4,
+        key=context.key, plan=plan, checkpoint=where, progress=False, throw=False,
+    )  # fmt: skip
 
 
 @check("sampler", unless={"host"}, level="standard")
@@ -72,35 +76,39 @@ def double_precision(context: Context) -> Verdict:
     """Runs in 32 and in 64 bits: values come in the precision that the plan names."""
     asked = type(context.component).precision
     for bits in (32, 64) if asked is None else (asked,):
-        draws = _short_run(context, Plan(precision=bits))(None, 20)
+        draws = _short_run(context, 20, plan=Plan(precision=bits))
         found = {name: str(value.dtype) for name, value in draws.values.items()}
         require(
-            set(found.values()) == {f"float{bits}"}, f"values of dtypes {found} in a run of {bits} bits", f"float{bits}",
+            set(found.values()) == {f"float{bits}"},
+            f"values of dtypes {found} in a run of {bits} bits",
+            f"float{bits}",
             "Make new arrays of the position's dtype (`jnp.zeros_like`), not of a fixed one.",
-        )  # fmt: skip
-        require(all(np.isfinite(v).all() for v in draws.values.values()), f"values not finite in {bits} bits", "finite values")
+        )
+        require(
+            all(np.isfinite(v).all() for v in draws.values.values()),
+            f"values not finite in {bits} bits",
+            "finite values",
+        )
     return fine("runs in " + (f"{asked} bits" if asked else "32 and in 64 bits"))
 
 
 @check("sampler", unless={"host"}, level="standard")
 def compiled_once(context: Context) -> Verdict:
-    """Counts compilations of a second call with new data and key: none."""
-    run = lambda key, observed: sample(  # noqa: E731
-        context.component, regression_target(observed), num_chains=4, key=key, progress=False, throw=False,
-        **({"num_draws": 20} if "population" not in context.subject.tags else {}),
-    )  # fmt: skip
-    run(context.key, np.array([1.4, -0.3, -1.8, 0.6]))
+    """Counts compilations of a second call with new data: none."""
+    _short_run(context, 20)
     with _counting() as count:
-        run(named(context.key, "again"), np.array([1.0, 0.3, -0.8, -0.6]))
+        _short_run(context, 20, data=(1.0, 0.3, -0.8, -0.6))
     return compared(count)
 
 
 def compared(count: list[str]) -> Verdict:
     """The verdict on what a second call compiled."""
     require(
-        not count, f"{len(count)} programs compiled anew in a second call with data of equal shape: {', '.join(count[:3])}",
-        "none", "Look for settings, closures or lambdas that are new in each call.",
-    )  # fmt: skip
+        not count,
+        f"{len(count)} programs compiled anew in a second call with data of equal shape: {', '.join(count[:3])}",
+        "none",
+        "Look for settings, closures or lambdas that are new in each call.",
+    )
     return fine("a second call compiles nothing")
 
 
@@ -115,7 +123,7 @@ class _counting:
         self._handler.emit = lambda record: self._take(record.getMessage())
         self._loggers = [logging.getLogger(name) for name in ("jax._src.interpreters.pxla", "jax._src.dispatch")]
         self._before = [(logger.level, logger.propagate) for logger in self._loggers]
-        self._setting = jax.config.jax_log_compiles
+        self._setting = getattr(jax.config, "jax_log_compiles")  # noqa: B009
         jax.config.update("jax_log_compiles", True)
         for logger in self._loggers:
             logger.addHandler(self._handler)
@@ -157,7 +165,7 @@ def digest(context: Context) -> str:
     import hashlib
 
     if context.subject.kind == "sampler":
-        values = _short_run(context)(None, 20).values
+        values = _short_run(context, 20).values
     elif context.subject.kind == "estimator":
         from ._estimator_law import answer
 
@@ -179,8 +187,12 @@ def new_process(context: Context) -> Verdict:
         return skip("only an installed plugin's component can be found by another process")
     facts = {"name": context.subject.name, "kind": context.subject.kind, "key": describe_key(context.key)}
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, json.dumps(facts)], capture_output=True, text=True, timeout=600, env=dict(os.environ),
-    )  # fmt: skip
+        [sys.executable, "-c", _CHILD, json.dumps(facts)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ),
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         return fault(f"a new process failed: {last[:500]}", "the same run there")
@@ -204,7 +216,8 @@ print(json.dumps({"seconds": seconds, "heavy": heavy}))
 _LOAD = """
 import json, sys
 import jax, numpy, random
-config = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision", "jax_debug_nans", "jax_disable_jit")}
+names = "jax_enable_x64", "jax_default_matmul_precision", "jax_debug_nans", "jax_disable_jit"
+config = {name: getattr(jax.config, name) for name in names}
 state = numpy.random.get_state()[1].tolist(), random.getstate()
 import posterax
 posterax.get(sys.argv[1])
@@ -233,9 +246,16 @@ def light_import(context: Context) -> Verdict:
             return fault(f"importing failed in a new process: {last[:500]}", "an import")
     found = json.loads(ran.stdout.strip().splitlines()[-1])
     require(
-        not found["heavy"], f"listing the plugin imports {', '.join(found['heavy'])}", "an import of the standard library only",
+        not found["heavy"],
+        f"listing the plugin imports {', '.join(found['heavy'])}",
+        "an import of the standard library only",
         "Resolve public names lazily, by `posterax.plugin.lazy`.",
-    )  # fmt: skip
+    )
     changed = json.loads(loaded.stdout.strip().splitlines()[-1])
-    require(not changed, f"importing the component changes {', '.join(changed)}", "no global change", "Use Plan(precision=64) or `in_float64`.")
+    require(
+        not changed,
+        f"importing the component changes {', '.join(changed)}",
+        "no global change",
+        "Use Plan(precision=64) or `in_float64`.",
+    )
     return fine(f"{1000 * found['seconds']:.0f} ms, no JAX")

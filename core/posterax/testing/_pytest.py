@@ -24,7 +24,11 @@ class _Case:
         if outcome.status == "skipped":
             pytest.skip(outcome.seen)
         if outcome.status in {"failed", "expected-failure"}:
-            raise ConformanceError(runner.report([outcome])) if outcome.status == "failed" else AssertionError(str(outcome))
+            raise (
+                ConformanceError(runner.report([outcome]))
+                if outcome.status == "failed"
+                else AssertionError(str(outcome))
+            )
 
     def __repr__(self):
         return self._label

@@ -117,7 +117,9 @@ class Report:
         for outcome in self.outcomes:
             seen = outcome.seen if outcome.passed else "see below"
             seen = outcome.reason or "" if outcome.status == "expected-failure" else seen
-            lines.append(f"  {_MARKS[outcome.status]:8}{outcome.check:{width}}  {outcome.seconds:5.1f} s  {seen}".rstrip())
+            lines.append(
+                f"  {_MARKS[outcome.status]:8}{outcome.check:{width}}  {outcome.seconds:5.1f} s  {seen}".rstrip()
+            )
         lines += ["", f"{told}; {sum(o.seconds for o in self.outcomes):.0f} s"]
         if self.num_tests:
             lines.append(

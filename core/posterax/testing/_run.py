@@ -144,7 +144,9 @@ class Runner:
         except Fault as found:
             return found.verdict
         except NotImplementedError as error:
-            return fault(describe(error), "a component that does what its tags say", "Write the method, or drop the tag.")
+            return fault(
+                describe(error), "a component that does what its tags say", "Write the method, or drop the tag."
+            )
         except Exception as error:
             return fault(
                 f"{describe(error)[:600]}{_place(error)}",

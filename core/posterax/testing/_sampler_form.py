@@ -25,6 +25,7 @@ _METHODS = {
     "population": {"init": 1, "step": 2, "done": 1, "population": 1},
 }
 _LAWS = {"exact", "approximate"}
+_EXPECTED = "`{}` to work on a target of two parameters, one of them positive"
 
 
 @check("sampler")
@@ -38,27 +39,32 @@ def interface(context: Context) -> Verdict:
     has = [name for name in ("step", "position", "population") if callable(getattr(sampler, name, None))]
     require(
         not lacking,
-        f"{type(sampler).__name__} has no method {', '.join(map(repr, lacking))}; it has {', '.join(has) or 'none of them'}",
+        f"{type(sampler).__name__} has no method {', '.join(map(repr, lacking))}; it has {', '.join(has) or 'none'}",
         f"the methods {', '.join(wanted)}, as the tag 'population' is {'there' if population else 'not there'}",
         f"Derive it from posterax.{base.__name__} and write {', '.join(lacking)}.",
     )
     for name, number in wanted.items():
         _require_arguments(sampler, name, number, needs_key=name in ("init", "step"))
     require(
-        isinstance(sampler, base), f"{type(sampler).__name__} is no {base.__name__}", f"a subclass of posterax.{base.__name__}",
+        isinstance(sampler, base),
+        f"{type(sampler).__name__} is no {base.__name__}",
+        f"a subclass of posterax.{base.__name__}",
         f"Write class {type(sampler).__name__}(posterax.{base.__name__}).",
-    )  # fmt: skip
+    )
     require(
-        len(_LAWS & tags) == 1, f"the tags {sorted(tags)}", "one of the tags 'exact' and 'approximate'",
-        "An exact sampler leaves the target as it is once warmed up; an approximate one says by how much it may be off, "
-        "as 'bias=0.1'.",
-    )  # fmt: skip
+        len(_LAWS & tags) == 1,
+        f"the tags {sorted(tags)}",
+        "one of the tags 'exact' and 'approximate'",
+        "An exact sampler leaves the target as it is once warmed up; an approximate one says by how much it may be "
+        "off, as 'bias=0.1'.",
+    )
     if not population:
         warmup = sampler.num_warmup
         require(
             isinstance(warmup, int) and not isinstance(warmup, bool) and warmup >= 0,
-            f"num_warmup = {warmup!r}", "an integer, 0 or more",
-        )  # fmt: skip
+            f"num_warmup = {warmup!r}",
+            "an integer, 0 or more",
+        )
     require(bool(inspect.getdoc(type(sampler))), "no docstring", "a docstring that says what the method is")
     return fine("methods, arguments and tags are in order")
 
@@ -116,7 +122,11 @@ def shapes(context: Context) -> Verdict:
             f"{describe_all(like)}, as the target's position has",
         )  # fmt: skip
         known = _said("log_density", lambda: trace(sampler.log_density, new))
-        require(known is None or jnp.shape(known) == (), f"log_density has shape {jnp.shape(known)}", "one number, or None")
+        require(
+            known is None or known.shape == (),
+            f"log_density has shape {getattr(known, 'shape', None)}",
+            "one number, or None",
+        )
     return _shapes_of_info(info)
 
 
@@ -132,23 +142,41 @@ def _shapes_of_info(info: Any) -> Verdict:
 
 def _shapes_of_population(sampler, target, state, trace) -> Verdict:
     answer = _said("population", lambda: trace(sampler.population, state))
-    require(isinstance(answer, tuple) and len(answer) == 3, f"population gives {type(answer).__name__}", "three things: positions, log-weights, log evidence or None")
+    require(
+        isinstance(answer, tuple) and len(answer) == 3,
+        f"population gives {type(answer).__name__}",
+        "three things: positions, log-weights, log evidence or None",
+    )
     positions, log_weights, log_evidence = answer
     require(jnp.ndim(log_weights) == 1, f"log-weights of shape {jnp.shape(log_weights)}", "shape (n,)")
     n = jnp.shape(log_weights)[0]
     expected = {name: (n, *leaf.shape) for name, leaf in by_name(target.position_like()).items()}
     found = {name: tuple(jnp.shape(leaf)) for name, leaf in by_name(positions).items()}
     require(found == expected, f"positions of shapes {found}", f"{expected}: the target's, with leading axis {n}")
-    require(log_evidence is None or jnp.shape(log_evidence) == (), f"log evidence of shape {jnp.shape(log_evidence)}", "one number, or None")
+    require(
+        log_evidence is None or log_evidence.shape == (),
+        f"log evidence of shape {getattr(log_evidence, 'shape', None)}",
+        "one number, or None",
+    )
     done = _said("done", lambda: trace(sampler.done, state))
-    require(jnp.shape(done) == () and jnp.result_type(done) == bool, f"done gives {jnp.result_type(done)}{list(jnp.shape(done))}", "one boolean")
+    require(
+        jnp.shape(done) == () and jnp.result_type(done) == jnp.bool_,
+        f"done gives {jnp.result_type(done)}{list(jnp.shape(done))}",
+        "one boolean",
+    )
     return fine(f"{n} particles")
 
 
 def strengthen_or_say(state: Any) -> Any:
     """The state as the loop carries it; a fault where something in it is no array."""
-    odd = [name for name, leaf in by_name(state).items() if not isinstance(leaf, (int, float, bool, complex)) and not hasattr(leaf, "dtype")]
-    require(not odd, f"the state holds what is no array: {odd}", "a PyTree of arrays", "Settings belong in the sampler.")
+    odd = [
+        name
+        for name, leaf in by_name(state).items()
+        if not isinstance(leaf, (int, float, bool, complex)) and not hasattr(leaf, "dtype")
+    ]
+    require(
+        not odd, f"the state holds what is no array: {odd}", "a PyTree of arrays", "Settings belong in the sampler."
+    )
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
         return strengthen(state)
     return eqx.filter_eval_shape(strengthen, state)
@@ -169,7 +197,7 @@ def _no_keys(state: Any) -> None:
     )  # fmt: skip
 
 
-def _said(method: str, call) -> Any:
+def _said(method: str, call, expected: str = _EXPECTED) -> Any:
     """What a method returns; where it raises, a fault that says which one and why."""
     try:
         return call()
@@ -179,7 +207,10 @@ def _said(method: str, call) -> Any:
         from ._run import _place
 
         raise Fault(
-            fault(f"`{method}` raised {describe(error)[:500]}{_place(error)}", f"`{method}` to work on a target of two parameters, one of them positive")
+            fault(
+                f"`{method}` raised {describe(error)[:500]}{_place(error)}",
+                expected.format(method),
+            )
         ) from error
 
 
@@ -305,9 +336,11 @@ def untraced(context: Context) -> Verdict:
             alone.append(flat(jax.tree.map(lambda leaf: leaf[None], end))[0])
     off = np.abs(np.array(alone) - together).max(axis=1)
     require(
-        _close(np.array(alone), together), f"alone and compiled, steps differ by up to {off.max():.2g}", "agreement to 1e-3",
+        _close(np.array(alone), together),
+        f"alone and compiled, steps differ by up to {off.max():.2g}",
+        "agreement to 1e-3",
         "Look for Python branches on values, or for randomness that depends on the batch.",
-    )  # fmt: skip
+    )
     return fine(f"largest difference {off.max():.1g}")
 
 
@@ -320,7 +353,11 @@ def log_density(context: Context) -> Verdict:
         claimed, lp, exact = jax.tree.map(
             np.asarray, _densities(sampler, target, positions, jr.split(named(context.key, "steps"), 32))
         )
-    found = {name: value for name, value in (("log_density(state)", claimed), ("the statistic `lp`", lp)) if value is not None}
+    found = {
+        name: value
+        for name, value in (("log_density(state)", claimed), ("the statistic `lp`", lp))
+        if value is not None
+    }
     if not found:
         return skip("the sampler does not say what the log density is")
     for name, value in found.items():

@@ -21,13 +21,13 @@ from ._joint import simulate_many
 from ._problems import Funnel, Path, Regression, Signs, regression_target
 from ._run import Context
 from ._sampler_form import flat, frozen, several_starts
-from ._statistics import functions_of_uniform, mean_is_zero
+from ._statistics import Functions, mean_is_zero
 from ._verdict import Verdict, fault, fine, odds, require
 
 _CHAINS = 64
 _CURE = (
-    "Look at the acceptance ratio, at Jacobians of changes of variables, at keys used twice, and at whatever is kept from "
-    "a rejected proposal."
+    "Look at the acceptance ratio, at Jacobians of changes of variables, at keys used twice, and at whatever is kept "
+    "from a rejected proposal."
 )
 
 
@@ -92,11 +92,8 @@ def known_answer(context: Context) -> Verdict:
     """Runs `sample` from exact posterior draws on: averages over chains against the exact posterior."""
     draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
     names, u = Regression().posterior_ranks(draws.values, _observed())
-    pairs = np.array([(i, j) for i in range(len(names)) for j in range(i)])
-    functions = np.stack([functions_of_uniform(chain, pairs).mean(axis=0) for chain in u])
-    labels = [*(f"location of {n}" for n in names), *(f"spread of {n}" for n in names)]
-    labels += [f"dependence of {names[i]} and {names[j]}" for i, j in pairs]
-    tests = mean_is_zero(labels, functions, slack=0.0)
+    functions = Functions(names)
+    tests = mean_is_zero(functions.labels, np.stack([functions(chain).mean(axis=0) for chain in u]))
     return odds(
         tests.p_value, f"{tests.words} ({draws.num_chains} chains x {draws.num_draws} draws)",
         "the exact posterior of the regression", _CURE,
@@ -107,15 +104,17 @@ def known_answer(context: Context) -> Verdict:
 def known_answer_within_bias(context: Context) -> Verdict:
     """The same for a sampler that is approximate: within the bias that its tag declares."""
     require(
-        context.subject.bias > 0, f"the tags {sorted(context.subject.tags)}", "a tag such as 'bias=0.1', in posterior sd",
+        context.subject.bias > 0,
+        f"the tags {sorted(context.subject.tags)}",
+        "a tag such as 'bias=0.1', in posterior sd",
         "Declare how far means and standard deviations may be off; without it nothing can be tested.",
-    )  # fmt: skip
+    )
     draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
     names, u = Regression().posterior_ranks(draws.values, _observed())
-    functions = np.stack([functions_of_uniform(chain, np.zeros((0, 2), int)).mean(axis=0) for chain in u])
-    labels = [*(f"location of {n}" for n in names), *(f"spread of {n}" for n in names)]
+    functions = Functions(names)
     # A shift or relative widening by b moves these functions' means by at most 0.98 b and 1.1 b.
-    tests = mean_is_zero(labels, functions, slack=1.1 * context.subject.bias)
+    averages = np.stack([functions(chain).mean(axis=0) for chain in u])
+    tests = mean_is_zero(functions.labels, averages, slack=1.1 * context.subject.bias)
     return odds(tests.p_value, tests.words, f"means and spreads within {context.subject.bias:g} posterior sd", _CURE)
 
 
@@ -140,17 +139,21 @@ def mixing(context: Context) -> Verdict:
         except SamplingError as error:
             return fault(str(error), "a run that reaches its end")
         require(
-            draws.result.value == "successful" and draws.num_draws == num_draws, draws.result.words, "a run that reaches its end",
-        )  # fmt: skip
+            draws.result.value == "successful" and draws.num_draws == num_draws,
+            draws.result.words,
+            "a run that reaches its end",
+        )
         half = draws.replace(
             values={n: v[:, num_draws // 2 :] for n, v in draws.values.items()}, stats={}, log_density=None,
         )  # fmt: skip
         columns = _columns(half)
         still = [name for name, x in columns.items() if np.all(x == x[:, :1])]
         require(
-            not still, f"{', '.join(still)} never moved in {num_draws // 2} steps of {half.num_chains} chains",
-            "every coordinate and combination to move", "Look at the proposal's scale, at shared keys, at what `step` returns.",
-        )  # fmt: skip
+            not still,
+            f"{', '.join(still)} never moved in {num_draws // 2} steps of {half.num_chains} chains",
+            "every coordinate and combination to move",
+            "Look at the proposal's scale, at shared keys, at what `step` returns.",
+        )
         half = half.replace(values=columns)
         figures = {name: float(v) for name, v in _rhat(half).items()}
         worst = max(figures, key=lambda name: figures[name])
@@ -253,11 +256,12 @@ def homogeneous(context: Context) -> Verdict:
             moved += not np.array_equal(a, flat(jax.tree.map(lambda leaf: leaf[None], sampler.position(state))))
             state = state_next
     require(
-        len(differ) <= 2, f"{len(differ)} of 40 steps after warm-up differ from those of a frozen sampler at the same point",
+        len(differ) <= 2,
+        f"{len(differ)} of 40 steps after warm-up differ from those of a frozen sampler at the same point",
         "none: after warm-up the next position depends on the position and the key alone",
         "Stop adapting after `num_warmup` steps, let `frozen` keep exactly what was learned, or, where the state holds "
         "momentum or the like by design, say so by the tag 'auxiliary'.",
-    )  # fmt: skip
+    )
     return fine(f"40 steps agree with a frozen sampler's, {moved} of them moved")
 
 

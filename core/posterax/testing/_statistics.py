@@ -38,9 +38,7 @@ class Tests(NamedTuple):
         return f"{self.names[worst]}: {off}p = {self.p_value:.2g} over {len(self.p_values)} tests"
 
     def __add__(self, other: "Tests") -> "Tests":  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Tests(
-            [*self.names, *other.names], np.append(self.z, other.z), np.append(self.p_values, other.p_values)
-        )
+        return Tests([*self.names, *other.names], np.append(self.z, other.z), np.append(self.p_values, other.p_values))
 
 
 def _z_tests(names: Sequence[str], estimate: np.ndarray, error: np.ndarray, freedom: float = np.inf) -> Tests:
@@ -56,6 +54,12 @@ def mean_is_zero(names: Sequence[str], x: np.ndarray, slack: float = 0.0) -> Tes
     mean = x.mean(axis=0)
     mean = np.sign(mean) * np.maximum(np.abs(mean) - slack, 0.0)
     return _z_tests(names, mean, x.std(axis=0, ddof=1) / np.sqrt(n), n - 1)
+
+
+def mean_is_that_of(names: Sequence[str], x: np.ndarray, reference: np.ndarray) -> Tests:
+    """Student's test that independent rows of `x`, (n, k), have the mean of `reference`, (m, k) with m far above n."""
+    error = np.sqrt(x.var(axis=0, ddof=1) / len(x) + reference.var(axis=0, ddof=1) / len(reference))
+    return _z_tests(names, x.mean(axis=0) - reference.mean(axis=0), error, len(x) - 1)
 
 
 def same_mean(names: Sequence[str], before: np.ndarray, after: np.ndarray, reference: np.ndarray) -> Tests:
@@ -98,7 +102,7 @@ def are_uniform(names: Sequence[str], u: np.ndarray, slack: float = 0.0) -> Test
     grid = (np.arange(1, n + 1)[:, None] / n, np.arange(n)[:, None] / n)
     ordered = np.sort(u, axis=0)
     distance = np.maximum(np.abs(grid[0] - ordered), np.abs(ordered - grid[1])).max(axis=0)
-    # A normal score shifted or scaled by `slack` moves the distribution function by at most 0.40 and 0.25 times as much.
+    # A normal score shifted or scaled by `slack` moves its distribution function by at most 0.40 and 0.25 of that.
     shape = stats.kstwo.sf(np.maximum(distance - 0.65 * slack, 0.0), n)
     of_scale = stats.norm.isf(scale / 2) * np.where(wide < narrow, 1.0, -1.0)
     return (
@@ -108,39 +112,49 @@ def are_uniform(names: Sequence[str], u: np.ndarray, slack: float = 0.0) -> Test
     )
 
 
-class Ranker:
-    """Turns quantities into test functions, by their ranks in a reference sample.
+class Functions:
+    """Test functions of uniform numbers: location and spread of each column, and the dependence of each pair.
 
-    - `names`: of the columns.
-    - `reference`: (m, k), independent draws.
+    Legendre polynomials of degree one and two, and products of those of degree one: of mean zero and variance one where
+    the columns are independent and uniform.
+
+    - `names`: of the columns; `labels`: of the functions.
     """
 
-    def __init__(self, names: Sequence[str], reference: np.ndarray):
-        self.names = list(names)
-        self._sorted = np.sort(np.asarray(reference, dtype=float), axis=0)
+    def __init__(self, names: Sequence[str]):
         pairs = [(i, j) for i in range(len(names)) for j in range(i)]
-        self.pairs = np.array(pairs, dtype=int).reshape(-1, 2)
-        self.function_names = [
+        self._pairs = np.array(pairs, dtype=int).reshape(-1, 2)
+        self.labels = [
             *(f"location of {name}" for name in names),
             *(f"spread of {name}" for name in names),
             *(f"dependence of {names[i]} and {names[j]}" for i, j in pairs),
         ]
 
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        """The functions, `(n, f)`, of `u`, `(n, k)`."""
+        first = np.sqrt(3.0) * (2 * u - 1)
+        second = np.sqrt(5.0) * (6 * u**2 - 6 * u + 1)
+        return np.concatenate([first, second, first[:, self._pairs[:, 0]] * first[:, self._pairs[:, 1]]], axis=1)
+
+
+class Ranker:
+    """Turns quantities into test functions, by their ranks in a reference sample.
+
+    - `names`: of the columns; `reference`: `(m, k)`, independent draws.
+    """
+
+    def __init__(self, names: Sequence[str], reference: np.ndarray):
+        self._sorted = np.sort(np.asarray(reference, dtype=float), axis=0)
+        self._functions = Functions(names)
+        self.labels = self._functions.labels
+
     def __call__(self, quantities: np.ndarray) -> np.ndarray:
-        """Test functions of quantities `(n, k)`: location and spread of each, and the product of each pair."""
-        m = len(self._sorted)
+        """The test functions, `(n, f)`, of quantities `(n, k)`."""
         columns = zip(self._sorted.T, np.asarray(quantities, dtype=float).T, strict=True)
-        u = np.stack([self._mid_rank(ordered, x) for ordered, x in columns], axis=1) / m
-        return functions_of_uniform(u, self.pairs)
-
-    @staticmethod
-    def _mid_rank(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
-        # Half-way between the ranks left and right of ties, so that discrete quantities are centred too.
-        return 0.5 * (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right"))
+        ranks = np.stack([_mid_rank(ordered, x) for ordered, x in columns], axis=1)
+        return self._functions(ranks / len(self._sorted))
 
 
-def functions_of_uniform(u: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Legendre polynomials of degree one and two of `u`, (n, k), and products of those of degree one."""
-    first = np.sqrt(3.0) * (2 * u - 1)
-    second = np.sqrt(5.0) * (6 * u**2 - 6 * u + 1)
-    return np.concatenate([first, second, first[:, pairs[:, 0]] * first[:, pairs[:, 1]]], axis=1)
+def _mid_rank(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # Half-way between the ranks left and right of ties, so that discrete quantities are centred too.
+    return 0.5 * (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right"))

@@ -82,7 +82,8 @@ def _made(component: Component | None, thing: Any) -> Any:
     needed = [
         name
         for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if needed:
         raise ValueError(
@@ -94,7 +95,9 @@ def _made(component: Component | None, thing: Any) -> Any:
     except PosteraxError:
         raise
     except Exception as error:
-        raise ValueError(f"{label}() failed: {describe(error)}. Its defaults should make a usable component.") from error
+        raise ValueError(
+            f"{label}() failed: {describe(error)}. Its defaults should make a usable component."
+        ) from error
 
 
 def _require_number(tag: str) -> None:

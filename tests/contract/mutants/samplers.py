@@ -113,7 +113,9 @@ class Langevin(Sampler):
         back = -0.5 * jnp.sum((x - y - 0.5 * self.size**2 * slope_there) ** 2) / self.size**2
         log_ratio = finite(there - here + back - forth)
         accept = jnp.log(jr.uniform(key_accept, dtype=x.dtype)) < log_ratio
-        return unravel(jnp.where(accept, y, x)), Info(jnp.minimum(1.0, jnp.exp(log_ratio)), jnp.where(accept, there, here))
+        return unravel(jnp.where(accept, y, x)), Info(
+            jnp.minimum(1.0, jnp.exp(log_ratio)), jnp.where(accept, there, here)
+        )
 
     def position(self, state):
         return state
