@@ -1,7 +1,9 @@
+import gc
 import importlib.util
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 _SPEC = importlib.util.spec_from_file_location("mutate", Path(__file__).parent / "mutants" / "mutate.py")
@@ -11,8 +13,22 @@ mutate = importlib.util.module_from_spec(_SPEC)
 sys.modules["mutate"] = mutate
 _SPEC.loader.exec_module(mutate)
 
-# Short runs of spoilt components warn; what counts is the verdict.
 collect_ignore = ["mutants"]
+
+
+@pytest.fixture
+def forgetful():
+    """Drop what was compiled: a process that holds hundreds of programs runs out of memory mappings."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgetful_between_files():
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items):

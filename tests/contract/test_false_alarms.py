@@ -9,6 +9,7 @@ from posterax.testing import _statistics, check_estimator, check_objective, chec
 from posterax.testing._budget import SCREEN, family_wise, threshold
 from scipy import stats
 
+pytestmark = pytest.mark.usefixtures("forgetful")
 CHECK = {"sampler": check_sampler, "estimator": check_estimator, "objective": check_objective}
 ONE_OF_EACH_KIND = ("RandomWalk", "LinearGaussian", "Likelihood")
 OTHERS = [name for name in mutate.TAGS if name not in ONE_OF_EACH_KIND]

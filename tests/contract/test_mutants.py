@@ -6,6 +6,7 @@ import pytest
 from posterax.testing import check_estimator, check_objective, check_sampler
 from posterax.testing._run import Runner
 
+pytestmark = pytest.mark.usefixtures("forgetful")
 CHECK = {"sampler": check_sampler, "estimator": check_estimator, "objective": check_objective}
 # One of each kind in the everyday suite; all of them in the slow one.
 EVERYDAY = {"density of the rejected proposal kept", "NaN rows passed over", "prior returned as posterior"}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 
 from .._draws import Draws
 from .._errors import PosteraxError, describe
@@ -256,3 +257,26 @@ def unfitted(context: Context) -> Verdict:
     except Exception as error:
         return fault(describe(error)[:300], "a ValueError that says to call `fit` first")
     return fine("infers without a fit")
+
+
+@check("estimator", level="standard", unless={"fits-target"})
+def prior_heeded(context: Context) -> Verdict:
+    """Infers under a prior far away: another answer, or an error that says that `prior` cannot be changed."""
+    if context.subject.case is not None:
+        return skip("made on the kit's own problem")
+    joint, known = joint_of(context), fitted(context)
+    _, observed = joint.simulate(key=context.key)
+    far = dist.Normal(4.0, 0.1).expand([2]).to_event(1)
+    like = jax.tree.map(jnp.zeros_like, parameter_like(joint))
+    with precision(context.component.precision):
+        usual = as_answer(known.infer(observed, key=context.key), like, 50, context.key)[0]
+        try:
+            other = known.infer(observed, prior=far, key=context.key)
+        except (PosteraxError, ValueError, TypeError, NotImplementedError) as error:
+            return fine(f"refused: {describe(error)[:80]}")
+        other = as_answer(other, like, 50, context.key)[0]
+    require(
+        not np.allclose(numbers(usual), numbers(other), atol=1e-3), "the same answer under another prior",
+        "another answer, or an error", "Use `prior`, or refuse it: a user who gives one counts on it.",
+    )  # fmt: skip
+    return fine("another prior, another answer")

@@ -1,11 +1,16 @@
 """Does a weighted population stand for the target? Its evidence, its weighted averages, and its end."""
 
+import equinox as eqx
+import jax
+import jax.random as jr
 import numpy as np
 
 from .._draws import Draws
 from .._errors import PosteraxError
 from .._keys import named
+from .._precision import precision
 from .._sample import sample
+from .._tree import strengthen
 from ._check import check
 from ._problems import Regression, regression_target
 from ._run import Context
@@ -26,6 +31,34 @@ def _populations(context: Context, key, *, edge=np.inf, outside=-np.inf) -> Draw
         context.component, regression_target(_observed(), edge, outside), num_chains=num, key=key, progress=False,
         throw=False,
     )  # fmt: skip
+
+
+_MOST_STEPS = 10_000
+
+
+@check("sampler", needs={"population"}, unless={"host"})
+def ends(context: Context) -> Verdict:
+    """Steps one population until it is done."""
+    sampler = context.component
+    with precision(sampler.precision):
+        steps, done = _until_done(sampler, regression_target(_observed()), context.key)
+    require(
+        bool(done), f"`done` is still False after {_MOST_STEPS} steps", "a population that reaches its target",
+        "Let `done` say True once the population stands for the target.",
+    )  # fmt: skip
+    return fine(f"done after {int(steps)} steps")
+
+
+@eqx.filter_jit
+def _until_done(sampler, target, key):
+    first = strengthen(sampler.init(target, key=named(key, "init")))
+
+    def step(carry):
+        i, state = carry
+        return i + 1, strengthen(sampler.step(target, state, key=jr.fold_in(key, i))[0])
+
+    steps, state = jax.lax.while_loop(lambda c: ~sampler.done(c[1]) & (c[0] < _MOST_STEPS), step, (0, first))
+    return steps, sampler.done(state)
 
 
 @check("sampler", needs={"population"}, statistical=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.random as jr
 import numpy as np
 
 from .._checkpoint import Checkpoint
@@ -16,6 +17,7 @@ from .._keys import describe_key
 from .._plan import Plan
 from .._sample import sample
 from .._save import load, save
+from .._target import Target
 from ._check import check
 from ._problems import regression_target
 from ._run import Context
@@ -90,6 +92,29 @@ def double_precision(context: Context) -> Verdict:
             "finite values",
         )
     return fine("runs in " + (f"{asked} bits" if asked else "32 and in 64 bits"))
+
+
+@check("sampler", unless={"host"}, level="standard")
+def smallest(context: Context) -> Verdict:
+    """Draws from a target of one number, by one chain, one draw, with a key of the old style; reads the summary."""
+    target = Target(_one_number, like={"x": 0.0})
+    population = "population" in context.subject.tags
+    draws = sample(
+        context.component, target, num_draws=None if population else 1, num_chains=1,
+        key=jr.key_data(context.key), progress=False, throw=False,
+    )  # fmt: skip
+    found = draws["x"].shape
+    require(
+        found == (1, draws.num_draws) and (population or found == (1, 1)), f"draws of shape {found} for one number",
+        "(1, 1)" if not population else "(1, number of particles)",
+    )  # fmt: skip
+    require(bool(np.isfinite(draws["x"]).all()), "draws that are not finite", "finite draws")
+    require(list(draws.summary().index) == ["x"], f"a summary of {list(draws.summary().index)}", "one row, for x")
+    return fine("one number, one chain, one draw")
+
+
+def _one_number(x):
+    return -0.5 * x["x"] ** 2
 
 
 @check("sampler", unless={"host"}, level="standard")

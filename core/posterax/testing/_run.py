@@ -105,6 +105,11 @@ class Runner:
             summary=check.summary, statistical=check.statistical, seconds=time.monotonic() - began,
         )  # fmt: skip
 
+    def screen(self, name: str) -> float | None:
+        """The p-value of one check's first run, without judging by it; None where the check has none."""
+        (check,) = [check for check in self.checks if check.name == name]
+        return self._once(check, "screen", self._size).p_value
+
     def report(self, outcomes: list[Outcome]) -> Report:
         """The report on outcomes of this component's checks."""
         component = self.subject.component
@@ -156,7 +161,7 @@ class Runner:
             )
 
 
-_FIRST = {"interface", "shapes"}  # without these nothing else can be tried
+_FIRST = {"interface", "shapes", "ends"}  # without these nothing else can be tried
 
 
 def _place(error: BaseException) -> str:

@@ -137,6 +137,12 @@ def _shapes_of_info(info: Any) -> Verdict:
         return fault(f"info is a {type(info).__name__}", "a NamedTuple, a Module, a dict of arrays, or None")
     odd = {name: type(value).__name__ for name, value in stats.items() if not hasattr(value, "dtype")}
     require(not odd, f"info has the fields {odd}", "arrays only", "Wrap them in jnp.asarray.")
+    flag = stats.get("diverging")
+    require(
+        flag is None or flag.dtype == jnp.bool_,
+        f"a statistic `diverging` of dtype {getattr(flag, 'dtype', '')}",
+        "bool",
+    )
     return fine(f"statistics: {', '.join(stats) or 'none'}")
 
 

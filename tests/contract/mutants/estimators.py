@@ -29,6 +29,8 @@ class LinearGaussian(Estimator):
     def infer(self, observed=None, *, prior=None, key=None):
         if self.coefficients is None:
             raise ValueError("Call `fit` first.")
+        if prior is not None:
+            raise TypeError("The prior is that of the simulations.")
         mean = jnp.append(observed, 1.0) @ self.coefficients
         return dist.MultivariateNormal(mean, scale_tril=self.scale_tril)
 

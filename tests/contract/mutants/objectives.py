@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from posterax import Objective
-from posterax.testing import ObjectiveCase
 
 _CALLS = []
 
@@ -50,10 +49,3 @@ class ScoreMatching(Objective):
             return 0.5 * jnp.sum(score(x) ** 2) + divergence
 
         return jnp.mean(jax.vmap(of_row)(batch)), (state, {})
-
-
-def subsampled_case(objective):
-    from posterax.testing._objective_form import DiagonalNormal, _rows
-
-    model = DiagonalNormal(jnp.array([0.5, -1.0]), jnp.log(jnp.array([1.5, 0.7])))
-    return ObjectiveCase(objective, model, _rows, exact=lambda m, batch: -jnp.mean(jax.vmap(m.log_prob)(batch)))
