@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ._conformance import check_sampler as check_sampler
     from ._coverage import Coverage as Coverage
     from ._coverage import coverage as coverage
-    from ._exact_start import Invariance as Invariance
     from ._exact_start import exact_start as exact_start
-    from ._exact_start import geweke as geweke
+    from ._geweke import geweke as geweke
+    from ._invariance import Invariance as Invariance
     from ._joint import JointModel as JointModel
     from ._pytest import parametrize_with_checks as parametrize_with_checks
     from ._report import ConformanceError as ConformanceError
@@ -38,7 +38,9 @@ _HOMES = {
     "_check": ("Check", "checks"),
     "_conformance": ("TAGS", "check_estimator", "check_objective", "check_sampler"),
     "_coverage": ("Coverage", "coverage"),
-    "_exact_start": ("Invariance", "exact_start", "geweke"),
+    "_exact_start": ("exact_start",),
+    "_geweke": ("geweke",),
+    "_invariance": ("Invariance",),
     "_joint": ("JointModel",),
     "_pytest": ("parametrize_with_checks",),
     "_report": ("ConformanceError", "Outcome", "Report"),

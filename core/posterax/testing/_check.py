@@ -48,7 +48,7 @@ class Check:
 
 _CHECKS: dict[str, dict[str, Check]] = {"sampler": {}, "estimator": {}, "objective": {}}
 _HOMES = {
-    "sampler": ("_sampler_form", "_sampler_law", "_population_law", "_process"),
+    "sampler": ("_sampler_form", "_sampler_steps", "_sampler_law", "_population_law", "_process"),
     "estimator": ("_estimator_form", "_estimator_law", "_process"),
     "objective": ("_objective_form", "_objective_law", "_process"),
 }

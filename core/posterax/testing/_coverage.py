@@ -3,7 +3,6 @@
 import os
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
@@ -13,7 +12,7 @@ from scipy import stats
 from .._keys import check_key, named, numbered
 from ._answers import place
 from ._calibration import Method, Round, over_simulations
-from ._joint import JointModel
+from ._joint import JointModel, simulate_many
 from ._sbc import finding
 from ._statistics import Tests, are_uniform
 
@@ -167,7 +166,7 @@ class _Points:
     """Reference points: parameters of other simulated pairs, chosen by the nearness of their observations."""
 
     def __init__(self, joint: JointModel, num: int, key: PRNGKeyArray):
-        parameter, observed = _pairs(joint, numbered(key, num))
+        parameter, observed = simulate_many(joint, numbered(key, num))
         self.parameter, self.observed = _rows(parameter, 1), np.nan_to_num(_rows(observed, 1))
         self.scale, self.observed_scale = _spread(self.parameter), _spread(self.observed)
 
@@ -187,11 +186,6 @@ class _Points:
             rank = np.floor(uniform[start : start + _BLOCK] * near.sum(axis=1))[:, None]
             found[start : start + _BLOCK] = np.argmax((np.cumsum(near, axis=1) > rank) & near, axis=1)
         return found
-
-
-@eqx.filter_jit
-def _pairs(joint: JointModel, keys):
-    return jax.vmap(lambda key: joint.simulate(key=key))(keys)
 
 
 def _rows(tree: Any, leading: int) -> np.ndarray:

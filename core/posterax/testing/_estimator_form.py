@@ -18,10 +18,10 @@ from .._keys import named
 from .._precision import precision
 from ._answers import Answer, as_answer
 from ._check import check
+from ._form import LAWS, require_arguments, said
 from ._joint import JointModel
 from ._problems import Gaussian
 from ._run import Context
-from ._sampler_form import _LAWS, _require_arguments, _said
 from ._verdict import Verdict, fault, fine, require, skip
 
 _HOW = {"fits-target", "amortised"}
@@ -43,7 +43,7 @@ def interface(context: Context) -> Verdict:
         f"{type(estimator).__name__} is no Estimator",
         "a subclass of posterax.Estimator",
     )
-    _require_arguments(estimator, "fit", 1, needs_key=True)
+    require_arguments(estimator, "fit", 1, needs_key=True)
     parameters = inspect.signature(estimator.infer).parameters
     require(
         {"prior", "key"} <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
@@ -52,7 +52,7 @@ def interface(context: Context) -> Verdict:
     require(
         estimator.infers in ("distribution", "draws"), f"infers = {estimator.infers!r}", "'distribution' or 'draws'"
     )
-    require(len(_LAWS & tags) == 1, f"the tags {sorted(tags)}", "one of the tags 'exact' and 'approximate'")
+    require(len(LAWS & tags) == 1, f"the tags {sorted(tags)}", "one of the tags 'exact' and 'approximate'")
     require(
         "exact" in tags or context.subject.bias > 0, f"the tags {sorted(tags)}", "a tag such as 'bias=0.1'",
         "Declare how far posterior means and standard deviations may be off, in posterior sd.",
@@ -154,9 +154,9 @@ def shapes(context: Context) -> Verdict:
     before = jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component)
     joint = joint_of(context)
     _, observed = joint.simulate(key=context.key)
-    known = _said("fit", lambda: fitted(context), "`{}` to work on the data that the tags name")
+    known = said("fit", lambda: fitted(context), "`{}` to work on the data that the tags name")
     expected = "`{}` to give draws of the parameter's names and shapes, and one log density each"
-    answer, found = _said("infer", lambda: drawn(context, known, observed, 7, "once"), expected)
+    answer, found = said("infer", lambda: drawn(context, known, observed, 7, "once"), expected)
     same = eqx.tree_equal(
         before, jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, context.component)
     )

@@ -78,11 +78,7 @@ def _numpyro_joint(cls, model, args, kwargs, observed: str) -> JointModel:
     return cls(prior, simulator, posterior)
 
 
-def simulate_many(joint: JointModel, num: int, *, key) -> tuple[dict, Any]:
-    """Stacked draws of parameter and observations."""
-    return _simulate(joint, jr.split(key, num))
-
-
 @eqx.filter_jit
-def _simulate(joint, keys):
+def simulate_many(joint: JointModel, keys: Array) -> tuple[dict[str, Array], Any]:
+    """Parameters and observations, one pair a key, stacked."""
     return jax.vmap(lambda key: joint.simulate(key=key))(keys)

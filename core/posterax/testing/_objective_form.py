@@ -16,8 +16,8 @@ from .._precision import precision
 from .._tree import by_name, require_same, strengthen
 from ._case import ObjectiveCase
 from ._check import check
+from ._form import carried, pair, require_arguments, require_no_keys, said
 from ._run import Context
-from ._sampler_form import _no_keys, _pair, _require_arguments, _said, strengthen_or_say
 from ._verdict import Fault, Verdict, fault, fine, require, skip
 
 _MODELS = {"density-model", "regression-model"}
@@ -83,8 +83,8 @@ def interface(context: Context) -> Verdict:
         f"{type(objective).__name__} is no Objective",
         "a subclass of posterax.Objective",
     )
-    _require_arguments(objective, "loss", 3, needs_key=True)
-    _require_arguments(objective, "init", 1, needs_key=True)
+    require_arguments(objective, "loss", 3, needs_key=True)
+    require_arguments(objective, "init", 1, needs_key=True)
     require(
         context.subject.case is not None or len(_MODELS & tags) == 1, f"the tags {sorted(tags)}",
         "one of the tags 'density-model' and 'regression-model', or an `example` that gives an ObjectiveCase",
@@ -96,7 +96,7 @@ def interface(context: Context) -> Verdict:
 
 def begin(context: Context, case: ObjectiveCase, key) -> Any:
     """The objective's first state, as the loop carries it."""
-    return strengthen_or_say(_said("init", lambda: context.component.init(case.model, key=key), _EXPECTED))
+    return carried(said("init", lambda: context.component.init(case.model, key=key), _EXPECTED))
 
 
 @check("objective")
@@ -105,12 +105,12 @@ def shapes(context: Context) -> Verdict:
     case, objective = case_of(context), context.component
     with precision(objective.precision):
         state, batch = begin(context, case, context.key), case.batch(named(context.key, "batch"))
-        _no_keys(state)
-        loss, more = _pair(
-            "loss", _said("loss", lambda: objective.loss(case.model, batch, state, key=context.key), _EXPECTED)
+        require_no_keys(state)
+        loss, more = pair(
+            "loss", said("loss", lambda: objective.loss(case.model, batch, state, key=context.key), _EXPECTED)
         )
-        new, metrics = _pair("loss", more)
-        _no_keys(new)
+        new, metrics = pair("loss", more)
+        require_no_keys(new)
         try:
             require_same(state, strengthen(new), "`loss` changed the state")
         except TypeError as error:

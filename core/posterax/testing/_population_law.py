@@ -12,7 +12,7 @@ from .._precision import precision
 from .._sample import sample
 from .._tree import strengthen
 from ._check import check
-from ._problems import Regression, regression_target
+from ._regression import Regression, regression_target
 from ._run import Context
 from ._sampler_law import _observed
 from ._statistics import Functions, mean_is_zero

@@ -19,7 +19,7 @@ from .._sample import sample
 from .._save import load, save
 from .._target import Target
 from ._check import check
-from ._problems import regression_target
+from ._regression import regression_target
 from ._run import Context
 from ._verdict import Verdict, fault, fine, require, skip
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -14,13 +12,15 @@ from .._errors import SamplingError
 from .._keys import named
 from .._precision import precision
 from .._sample import sample
-from .._tree import strengthen
 from ._check import check
-from ._exact_start import Invariance, exact_start, geweke, run_exact
+from ._exact_start import exact_start, run_exact
+from ._geweke import geweke
+from ._invariance import Invariance
 from ._joint import simulate_many
-from ._problems import Funnel, Path, Regression, Signs, regression_target
+from ._problems import Funnel, Path, Signs
+from ._regression import Regression, regression_target
 from ._run import Context
-from ._sampler_form import flat, frozen, several_starts
+from ._sampler_steps import frozen
 from ._statistics import Functions, mean_is_zero
 from ._verdict import Verdict, fault, fine, odds, require
 
@@ -131,7 +131,7 @@ def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | Non
 @check("sampler", unless={"population"})
 def mixing(context: Context) -> Verdict:
     """Starts chains at draws from the prior: every coordinate must move, and they must forget where they started."""
-    starts, _ = simulate_many(Regression(), _CHAINS, key=named(context.key, "starts"))
+    starts, _ = simulate_many(Regression(), jr.split(named(context.key, "starts"), _CHAINS))
     r_hat, share, worst = np.inf, 0.0, ""
     for num_draws in (250, 1000, 4000, 16000):
         try:
@@ -230,54 +230,3 @@ def outside(context: Context) -> Verdict:
             "Reject such proposals: `jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)`.",
         )  # fmt: skip
     return fine("chains stay inside")
-
-
-@check("sampler", unless={"host", "population", "auxiliary"}, level="standard")
-def homogeneous(context: Context) -> Verdict:
-    """Compares, after warm-up, each step with that of a frozen copy started afresh at the same point."""
-    sampler = context.component
-    with precision(sampler.precision):
-        target, positions = several_starts(context, 16)
-        one = jax.tree.map(lambda leaf: leaf[0], positions)
-        state = _warmed(sampler, target, one, context.key)
-        fixed = sampler if sampler.num_warmup == 0 else sampler.frozen(jax.tree.map(lambda leaf: leaf[None], state))
-        require(
-            fixed.num_warmup == 0, f"`frozen` gives a sampler with num_warmup = {fixed.num_warmup}", "0",
-            "Set num_warmup to 0 in the copy, and keep what was learned in its settings.",
-        )  # fmt: skip
-        differ, moved = [], 0
-        for i in range(40):
-            key = jr.fold_in(named(context.key, "after"), i)
-            state_next = _one_step(sampler, target, state, key)
-            fresh = _fresh_step(fixed, target, sampler.position(state), key)
-            a, b = (flat(jax.tree.map(lambda leaf: leaf[None], p)) for p in (sampler.position(state_next), fresh))
-            if not np.allclose(a, b, rtol=1e-3, atol=1e-3):
-                differ.append(i)
-            moved += not np.array_equal(a, flat(jax.tree.map(lambda leaf: leaf[None], sampler.position(state))))
-            state = state_next
-    require(
-        len(differ) <= 2,
-        f"{len(differ)} of 40 steps after warm-up differ from those of a frozen sampler at the same point",
-        "none: after warm-up the next position depends on the position and the key alone",
-        "Stop adapting after `num_warmup` steps, let `frozen` keep exactly what was learned, or, where the state holds "
-        "momentum or the like by design, say so by the tag 'auxiliary'.",
-    )
-    return fine(f"40 steps agree with a frozen sampler's, {moved} of them moved")
-
-
-@eqx.filter_jit
-def _warmed(sampler, target, position, key):
-    state = strengthen(sampler.init(target, position, key=named(key, "init")))
-    body = lambda i, s: strengthen(sampler.step(target, s, key=jr.fold_in(key, i))[0])  # noqa: E731
-    return jax.lax.fori_loop(0, jnp.asarray(max(sampler.num_warmup, 50)), body, state)
-
-
-@eqx.filter_jit
-def _one_step(sampler, target, state, key):
-    return strengthen(sampler.step(target, state, key=key)[0])
-
-
-@eqx.filter_jit
-def _fresh_step(sampler, target, position, key):
-    state = strengthen(sampler.init(target, position, key=named(key, "fresh")))
-    return sampler.position(sampler.step(target, state, key=key)[0])

@@ -17,7 +17,7 @@ from .._errors import SamplingError
 from .._keys import named
 from ._answers import place
 from ._calibration import Method, Round, over_simulations
-from ._exact_start import scalars
+from ._invariance import scalars
 from ._joint import JointModel
 from ._statistics import Tests, are_uniform
 
