@@ -43,36 +43,44 @@ def _invariant(found: Invariance, problem: str) -> Verdict:
 def exact_start_regression(context: Context) -> Verdict:
     """Moves exact draws of a regression's posterior by ten steps: their law must not change."""
     found = exact_start(
-        frozen(context), Regression(), num_replicates=2000 * context.size, num_steps=10, key=context.key
+        frozen(context, Regression()), Regression(), num_replicates=2000 * context.size, num_steps=10, key=context.key
     )
     return _invariant(found, "regression with unknown noise")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_funnel(context: Context) -> Verdict:
-    """The same in a funnel, whose scale changes by orders of magnitude."""
-    found = exact_start(frozen(context), Funnel(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
+    """Moves exact draws from a funnel, whose scale changes by orders of magnitude, by twenty steps."""
+    found = exact_start(
+        frozen(context, Funnel()), Funnel(), num_replicates=1000 * context.size, num_steps=20, key=context.key
+    )
     return _invariant(found, "funnel")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_two_modes(context: Context) -> Verdict:
-    """The same where the posterior has two modes of unequal weight."""
-    found = exact_start(frozen(context), Signs(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
+    """Moves exact draws from posteriors with two modes of unequal weight by twenty steps."""
+    found = exact_start(
+        frozen(context, Signs()), Signs(), num_replicates=1000 * context.size, num_steps=20, key=context.key
+    )
     return _invariant(found, "two modes")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_path(context: Context) -> Verdict:
-    """The same on the ten dependent states of a hidden random walk."""
-    found = exact_start(frozen(context), Path(), num_replicates=1000 * context.size, num_steps=20, key=context.key)
+    """Moves exact draws of the ten dependent states of a hidden random walk by twenty steps."""
+    found = exact_start(
+        frozen(context, Path()), Path(), num_replicates=1000 * context.size, num_steps=20, key=context.key
+    )
     return _invariant(found, "hidden path")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def geweke_cycles(context: Context) -> Verdict:
     """Alternates transitions and fresh observations a hundred times: small faults add up."""
-    found = geweke(frozen(context), Regression(), num_chains=100 * context.size, num_cycles=50, key=context.key)
+    found = geweke(
+        frozen(context, Regression()), Regression(), num_chains=100 * context.size, num_cycles=50, key=context.key
+    )
     return _invariant(found, "regression, successive conditionals")
 
 
@@ -102,7 +110,7 @@ def known_answer(context: Context) -> Verdict:
 
 @check("sampler", needs={"approximate"}, unless={"population"}, statistical=True)
 def known_answer_within_bias(context: Context) -> Verdict:
-    """The same for a sampler that is approximate: within the bias that its tag declares."""
+    """Runs `sample` from exact posterior draws on: averages within the bias that the tag declares."""
     require(
         context.subject.bias > 0,
         f"the tags {sorted(context.subject.tags)}",
@@ -212,7 +220,7 @@ def reproducible(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"})
 def outside(context: Context) -> Verdict:
     """Cuts the density off, by zero and by NaN: no chain may enter, and none may break."""
-    sampler, edge = frozen(context), 0.3
+    sampler, edge = frozen(context, Regression()), 0.3
     for value in (-np.inf, np.nan):
         joint = Regression(edge, value)
         with precision(sampler.precision):

@@ -14,6 +14,7 @@ from .._precision import precision
 from .._tree import strengthen
 from ._check import check
 from ._invariance import frozen_on
+from ._joint import JointModel
 from ._regression import Regression
 from ._run import Context
 from ._sampler_form import start
@@ -73,7 +74,7 @@ def pure(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"}, level="standard")
 def keys(context: Context) -> Verdict:
     """Steps from the same points with the same key, with other keys, and next to other chains."""
-    sampler = frozen(context)
+    sampler = frozen(context, Regression())
     with precision(sampler.precision):
         target, positions = several_starts(context, 64)
         batch = jr.split(named(context.key, "steps"), 64)
@@ -110,16 +111,16 @@ def _close(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-3) -> bool:
     return off.sum() <= max(1, len(a) // 32)
 
 
-def frozen(context: Context) -> Any:
-    """The sampler as it is once warmed up, the same for all checks of a run."""
-    sampler = context.component
-    return context.shared("frozen", lambda key: frozen_on(sampler, Regression(), key=key))
+def frozen(context: Context, joint: JointModel) -> Any:
+    """The sampler as it is once warmed up on a problem, the same for all checks of a run."""
+    name = f"frozen on {type(joint).__name__}"
+    return context.shared(name, lambda key: frozen_on(context.component, joint, key=key))
 
 
 @check("sampler", unless={"host", "population"}, level="standard")
 def untraced(context: Context) -> Verdict:
     """Takes steps one by one without `jit` or `vmap`: the same as compiled and side by side."""
-    sampler = frozen(context)
+    sampler = frozen(context, Regression())
     with precision(sampler.precision):
         target, positions = several_starts(context, 4)
         batch = jr.split(named(context.key, "steps"), 4)
@@ -143,7 +144,7 @@ def untraced(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"}, level="standard")
 def log_density(context: Context) -> Verdict:
     """Compares `log_density(state)`, and a statistic `lp`, with the target's at the position."""
-    sampler = frozen(context)
+    sampler = frozen(context, Regression())
     with precision(sampler.precision):
         target, positions = several_starts(context, 32)
         claimed, lp, exact = jax.tree.map(
