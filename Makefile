@@ -14,10 +14,10 @@ demo: $(VENV)/$(VERSION)-run
 	$(BIN)/posterax demo
 
 test: $(VENV)/$(VERSION)-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 slow: $(VENV)/$(VERSION)-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
 
 lint: $(VENV)/$(VERSION)-dev
 	$(BIN)/ruff check .

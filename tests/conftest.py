@@ -17,3 +17,12 @@ def data_folder():
     if not folder.is_dir():
         pytest.skip(f"there is no reference data at {folder}; set POSTERAX_DATA to its folder")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    # Workers take whole files, so that what a file has compiled or built serves all its tests. A test whose file says
+    # `group = function of the item` is taken with those of its group, or alone where that is None.
+    for item in items:
+        group = getattr(item.module, "group", lambda item: str(item.path))(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))

@@ -10,6 +10,7 @@ from posterax.testing._budget import SCREEN, family_wise, threshold
 from scipy import stats
 
 pytestmark = pytest.mark.usefixtures("forgetful")
+group = lambda item: None  # each takes minutes, and none shares anything with another  # noqa: E731
 CHECK = {"sampler": check_sampler, "estimator": check_estimator, "objective": check_objective}
 ONE_OF_EACH_KIND = ("RandomWalk", "LinearGaussian", "Likelihood")
 OTHERS = [name for name in mutate.TAGS if name not in ONE_OF_EACH_KIND]

@@ -264,6 +264,19 @@ def test_an_example_makes_the_instance_and_its_lack_is_explained():
     assert (report.component, report.tags, report.passed) == ("local:shown", ("exact",), True)
 
 
+class Remote(Broken):
+    """A sampler that is stepped from Python."""
+
+    host = True
+
+
+def test_a_host_sampler_is_called_and_never_traced():
+    report = check_sampler(
+        Remote(num_warmup=2), tags={"exact", "host"}, key=KEY, only=["interface", "shapes", "reproducible", "pure"]
+    )
+    assert {outcome.check for outcome in report.outcomes} == {"interface", "shapes", "reproducible"}
+
+
 # The report, expected failures, and the budget
 
 

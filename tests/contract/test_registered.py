@@ -8,6 +8,12 @@ KINDS = ("sampler", "estimator", "objective")
 REGISTERED = [c.qualified_name for c in posterax.components() if c.spec.kind in KINDS]
 
 
+def group(item):
+    """Workers take all checks of a component together: they share what is compiled, warmed up and fitted."""
+    case = item.callspec.params["check"] if hasattr(item, "callspec") else None
+    return None if case is None else f"{item.originalname} {case.component}"
+
+
 def test_something_is_registered():
     assert {"numpyro:nuts", "numpyro:hmc", "numpyro:svi"} <= set(REGISTERED)
 

@@ -13,25 +13,22 @@ Expected = Mapping[str, Mapping[str, str]] | Callable[[str], Mapping[str, str]]
 class _Case:
     """One check of one component, to be called by the test."""
 
-    def __init__(self, runner: Callable[[], Runner], name: str, label: str):
-        self._runner, self._name, self._label = runner, name, label
+    def __init__(self, runner: Runner, name: str):
+        self.component, self.name, self._runner = runner.subject.name, name, runner
 
     def __call__(self) -> None:
         import pytest
 
-        runner = self._runner()
-        outcome = runner.run(self._name)
+        outcome = self._runner.run(self.name)
         if outcome.status == "skipped":
             pytest.skip(outcome.seen)
-        if outcome.status in {"failed", "expected-failure"}:
-            raise (
-                ConformanceError(runner.report([outcome]))
-                if outcome.status == "failed"
-                else AssertionError(str(outcome))
-            )
+        if outcome.status == "failed":
+            raise ConformanceError(self._runner.report([outcome]))
+        if outcome.status == "expected-failure":  # for xfail to see
+            raise AssertionError(str(outcome))
 
     def __repr__(self):
-        return self._label
+        return f"{self.component}-{self.name}"
 
 
 def parametrize_with_checks(
@@ -61,16 +58,14 @@ def parametrize_with_checks(
     cases = []
     for given in components:
         thing, tags = given if isinstance(given, tuple) else (given, None)
-        kind = _kind_of(thing)
-        runner = Runner(thing, kind, key=jr.key(seed), level=level, tags=tags)
-        name = runner.subject.name
-        expected = _expected(expected_failed_checks, name)
-        runner = Runner(thing, kind, key=jr.key(seed), level=level, tags=tags, expected=expected)
+        runner = Runner(thing, _kind_of(thing), key=jr.key(seed), level=level, tags=tags)
+        expected = _expected(expected_failed_checks, runner.subject.name)
+        runner.expect(expected)
         for check in runner.checks:
             reason = expected.get(check.name)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
-            label = f"{name}-{check.name}"
-            cases.append(pytest.param(_Case(lambda runner=runner: runner, check.name, label), id=label, marks=marks))
+            case = _Case(runner, check.name)
+            cases.append(pytest.param(case, id=repr(case), marks=marks))
     return pytest.mark.parametrize("check", cases)
 
 

@@ -74,16 +74,25 @@ class Runner:
         self.subject = subject_of(thing, kind, tags)
         self.level = level
         self._size = SIZES[level]
-        all_checks = checks(kind)
-        names = {check.name for check in all_checks}
-        for argument, given in (("only", only), ("expected_failed_checks", expected)):
-            if unknown := sorted(set(given or ()) - names):
-                raise ValueError(f"`{argument}` names {unknown}; the checks of a {kind} are {sorted(names)}.")
-        self.checks = [c for c in all_checks if c.applies(self.subject.tags, level) and (not only or c.name in only)]
-        self._expected = dict(expected or {})
+        self._all = checks(kind)
+        self._require_known("only", only)
+        self.checks = [c for c in self._all if c.applies(self.subject.tags, level) and (not only or c.name in only)]
         self._num_tests = sum(check.statistical for check in self.checks)
         self._shared: dict = {}
         self._broken: str | None = None
+        self._expected: dict[str, str] = {}
+        self.expect(expected or {})
+
+    def expect(self, failures: Mapping[str, str]) -> None:
+        """Take these checks' failures for expected, with reasons by name. Raises `ValueError` for an unknown name."""
+        self._require_known("expected_failed_checks", failures)
+        self._expected = dict(failures)
+
+    def _require_known(self, argument: str, given: Collection[str] | None) -> None:
+        names = {check.name for check in self._all}
+        if unknown := sorted(set(given or ()) - names):
+            kind = self.subject.kind
+            raise ValueError(f"`{argument}` names {unknown}; the checks of a {kind} are {sorted(names)}.")
 
     def run(self, name: str) -> Outcome:
         """Make one check, twice where chance may have spoken against the component."""
