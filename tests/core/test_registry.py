@@ -163,7 +163,7 @@ BROKEN = {
     "strings": ("@hookimpl\ndef posterax_components(): return ['a']", "returned a list with 'a' in it"),
     "bare": (
         "@hookimpl\ndef posterax_components(): return ComponentSpec('a', kind='b', target='c:d', summary='S.')",
-        "source=None); it must return a list of ComponentSpec",
+        "example=None); it must return a list of ComponentSpec",
     ),
     "wrong-spec": (
         "@hookimpl\ndef posterax_components(): return [DemoSpec('a', target='c:d', summary='S.')]",
