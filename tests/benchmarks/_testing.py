@@ -11,7 +11,6 @@ from _timing import ROOT, Figure, fresh, load, rows, started
 _SMOKE = "numpyro:nuts"
 _TWO = 2  # processes at a time: as many as CI has cores
 _TRIALS = 100  # of each stated fault
-_NULL = 10_000  # repetitions of each cheap check, with FULL=1
 
 
 def _mutate() -> Any:
@@ -198,14 +197,14 @@ def broken() -> dict:
 # The error budget, and what it leaves to be seen
 
 
-# The cheap statistical checks, the cheapest first: 10,000 runs of each with FULL=1.
+# The cheap statistical checks, and how many runs of each with FULL=1.
 _CHEAP = (
-    ("Likelihood", ("score", "truth-wins")),
-    ("Subsampled", ("score", "truth-wins", "unbiased")),
-    ("RandomWalk", ("known-answer",)),
-    ("LinearGaussian", ("known-answer", "density")),
-    ("RandomWalk", ("exact-start-regression",)),
-    ("LinearGaussian", ("sbc", "coverage")),
+    ("Likelihood", ("score", "truth-wins"), 10_000),
+    ("Subsampled", ("score", "truth-wins", "unbiased"), 10_000),
+    ("RandomWalk", ("known-answer",), 10_000),
+    ("LinearGaussian", ("known-answer", "density"), 10_000),
+    ("RandomWalk", ("exact-start-regression",), 2_500),
+    ("LinearGaussian", ("sbc", "coverage"), 2_500),
 )
 
 
@@ -214,9 +213,10 @@ def screen():
     """How often the screens of cheap checks ring for correct components."""
     from scipy import stats
 
-    each, number = (2_500, _NULL) if FULL else (200, 200)
     lines, odd = [], []
-    for name, checks in _CHEAP:
+    for name, checks, number in _CHEAP:
+        number = number if FULL else 400
+        each = min(1_250, number // _TWO)
         halves = lambda seed: [[name, checks, seed + i, each] for i in range(_TWO)]  # noqa: B023, E731
         study_name = f"testing-null-{name}-{checks[0]}"
         parts = study(study_name, range(0, number // each, _TWO), lambda seed: _shared_out("null", halves(seed)))  # noqa: B023
