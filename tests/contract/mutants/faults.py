@@ -183,7 +183,7 @@ FAULTS = [
     ),
     Fault(
         "truth-wins", "objective", Shifted, {"density-model", "proper"}, "data moved by x (sd 1.5)",
-        (0.4, 0.6, 0.8, 1.0, 1.2),
+        (1.2, 1.6, 2.0, 2.5, 3.0),
     ),
     Fault(
         "unbiased", "objective", lambda size: mutate.subsampled_case(Offset(size)),
