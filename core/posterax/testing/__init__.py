@@ -32,7 +32,10 @@ The statistics that the other checks rest on ring as often as they say in 10,000
 | `coverage` | the same | 0.12 |
 | `density` | log density too high by x | 0.02 |
 | `score` | data moved by x (their sd is 1.5) | 0.02 |
+| `truth-wins` | data moved by x | 2.5 |
 | `unbiased` | loss too high by x | 0.05 |
+
+Not measured: `evidence`, `geweke-cycles`, `known-answer-within-bias`, `sbc-by-fits`.
 """
 
 from typing import TYPE_CHECKING
