@@ -11,6 +11,7 @@ from ._discovery import PluginRecord
 from ._errors import PluginError, PosteraxError, describe, sentence
 from ._registry import Registry, current
 from .plugin import SubcommandSpec
+from .testing._levels import LEVELS
 
 _EPILOG = "exit status: 0 fine, 1 an error (one line says which), 2 wrong usage"
 
@@ -133,7 +134,7 @@ def _check(commands, name: str) -> None:
     )
     parser.add_argument(
         "--level",
-        choices=("smoke", "standard", "nightly"),
+        choices=LEVELS,
         default="smoke",
         help="how thoroughly: half a minute a component, minutes, or a night (default: %(default)s)",
     )

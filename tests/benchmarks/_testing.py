@@ -171,8 +171,7 @@ def broken() -> dict:
     import jax.random as jr
     from posterax.testing import ConformanceError, check_estimator, check_objective, check_sampler
 
-    conftest = ROOT / "tests" / "contract" / "mutants" / "mutate.py"
-    load(conftest)
+    _mutate()
     kit = load(ROOT / "tests" / "contract" / "test_kit.py")
     trials = [(check_sampler, cls, {"exact"}) for cls in (kit.NoStep, kit.WrongShape, kit.GoesNaN, kit.Raises)]
     trials += [

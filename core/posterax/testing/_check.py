@@ -4,14 +4,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 
+from ._levels import LEVELS
 from ._run import Context
 from ._verdict import Verdict
-
-LEVELS = ("smoke", "standard", "nightly")
-"""From quick to thorough: a level makes the checks of those before it too, on larger samples."""
-
-SIZES = {"smoke": 1, "standard": 4, "nightly": 16}
-"""How many times a check's own size a level uses."""
 
 
 @dataclass(frozen=True)

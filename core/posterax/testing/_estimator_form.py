@@ -18,7 +18,7 @@ from .._keys import named
 from .._precision import precision
 from ._answers import Answer, as_answer
 from ._check import check
-from ._form import LAWS, require_arguments, said
+from ._form import LAWS, require_arguments, require_instance, said
 from ._joint import JointModel
 from ._problems import Gaussian
 from ._run import Context
@@ -38,11 +38,7 @@ def interface(context: Context) -> Verdict:
         "the methods fit, infer",
         f"Derive it from posterax.Estimator and write {', '.join(lacking)}.",
     )
-    require(
-        isinstance(estimator, Estimator),
-        f"{type(estimator).__name__} is no Estimator",
-        "a subclass of posterax.Estimator",
-    )
+    require_instance(estimator, Estimator)
     require_arguments(estimator, "fit", 1, needs_key=True)
     parameters = inspect.signature(estimator.infer).parameters
     require(

@@ -38,8 +38,8 @@ def exact_start(
     """Whether a sampler's transition keeps the posterior, from exact starts: no burn-in, no autocorrelation.
 
     Parameter and observations are drawn together from the joint; the parameter is then one exact draw from the
-    posterior of its own observations. After some transitions towards that posterior the pair must went follow the
-    joint. The pairs are independent, so plain z-tests hold. A kernel that never moves passes: look at `moved`.
+    posterior of its own observations. After some transitions towards that posterior the pair must still follow
+    the joint. The pairs are independent, so plain z-tests hold. A kernel that never moves passes: look at `moved`.
 
     - `sampler`: where it adapts, it is first warmed up on one data set and frozen.
     - `num_replicates`: pairs; `num_steps`: transitions of each.

@@ -1,18 +1,27 @@
 """What the checks of form share: arguments of methods, states without keys, and errors in words."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import describe
-from .._tree import by_name, strengthen
+from .._tree import by_name, require_same, strengthen
 from ._verdict import Fault, fault, require
 
 LAWS = {"exact", "approximate"}
 _EXPECTED = "`{}` to work on a target of two parameters, one of them positive"
+
+
+def require_instance(component: Any, base: type, cure: str = "") -> None:
+    name = type(component).__name__
+    require(
+        isinstance(component, base), f"{name} is no {base.__name__}", f"a subclass of posterax.{base.__name__}", cure
+    )
 
 
 def require_arguments(component: Any, name: str, number: int, *, needs_key: bool) -> None:
@@ -46,6 +55,29 @@ def carried(state: Any) -> Any:
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
         return strengthen(state)
     return eqx.filter_eval_shape(strengthen, state)
+
+
+def require_same_form(before: Any, after: Any, what: str) -> None:
+    """A fault where the next state has not the form of the one before; `what` says who made it."""
+    try:
+        require_same(before, jax.eval_shape(strengthen, after), what)
+    except TypeError as error:
+        raise Fault(fault(str(error), "a state of one structure, shape and dtype throughout")) from error
+
+
+def traced_twice(function: Callable, arguments: Any, key: Any, between: Callable[[], Any]) -> tuple[Any, bool]:
+    """The program of `function(*arguments, key=key)`, and whether it is the same after a call of `between`."""
+    arrays, static = eqx.partition(arguments, eqx.is_array)
+
+    def traced():
+        fresh = lambda arrays, key: function(*eqx.combine(arrays, static), key=key)  # noqa: E731
+        return jax.make_jaxpr(fresh)(arrays, key)
+
+    first = traced()
+    between()
+    second = traced()
+    constants = zip(first.consts, second.consts, strict=True)
+    return first, str(first) == str(second) and all(np.array_equal(a, b) for a, b in constants)
 
 
 def called(function, *args):

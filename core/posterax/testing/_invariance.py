@@ -19,7 +19,7 @@ from ._statistics import Tests
 
 Quantities = Callable[[dict[str, Array], Any], Mapping[str, Array]]
 REFERENCE = 8  # times as many draws of the joint as replicates: their error then hardly counts
-_CHAINS = 64
+CHAINS = 64  # wherever the kit runs a sampler: no two programs where one will do
 
 
 class Invariance(NamedTuple):
@@ -51,7 +51,7 @@ def frozen_on(sampler: Sampler, joint: JointModel, *, key: PRNGKeyArray) -> Samp
     if sampler.num_warmup == 0:
         return sampler
     _, observed = joint.simulate(key=named(key, "data"))
-    return warm_up(sampler, joint.target(observed), num_chains=_CHAINS, key=named(key, "run"), progress=False)
+    return warm_up(sampler, joint.target(observed), num_chains=CHAINS, key=named(key, "run"), progress=False)
 
 
 def default_quantities(joint: JointModel) -> Quantities:

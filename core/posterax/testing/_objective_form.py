@@ -13,12 +13,21 @@ from jaxtyping import Array
 from .._keys import named
 from .._objective import Objective
 from .._precision import precision
-from .._tree import by_name, require_same, strengthen
+from .._tree import by_name
 from ._case import ObjectiveCase
 from ._check import check
-from ._form import carried, pair, require_arguments, require_no_keys, said
+from ._form import (
+    carried,
+    pair,
+    require_arguments,
+    require_instance,
+    require_no_keys,
+    require_same_form,
+    said,
+    traced_twice,
+)
 from ._run import Context
-from ._verdict import Fault, Verdict, fault, fine, require, skip
+from ._verdict import Verdict, fine, require, skip
 
 _MODELS = {"density-model", "regression-model"}
 _ROWS = 64
@@ -78,11 +87,7 @@ def interface(context: Context) -> Verdict:
         "the method loss",
         "Derive it from posterax.Objective and write loss.",
     )
-    require(
-        isinstance(objective, Objective),
-        f"{type(objective).__name__} is no Objective",
-        "a subclass of posterax.Objective",
-    )
+    require_instance(objective, Objective)
     require_arguments(objective, "loss", 3, needs_key=True)
     require_arguments(objective, "init", 1, needs_key=True)
     require(
@@ -111,10 +116,7 @@ def shapes(context: Context) -> Verdict:
         )
         new, metrics = pair("loss", more)
         require_no_keys(new)
-        try:
-            require_same(state, strengthen(new), "`loss` changed the state")
-        except TypeError as error:
-            raise Fault(fault(str(error), "a state of one structure, shape and dtype throughout")) from error
+        require_same_form(state, new, "`loss` changed the state")
     require(jnp.shape(loss) == (), f"a loss of shape {jnp.shape(loss)}", "one number", "Take the mean over the batch.")
     require(bool(jnp.isfinite(loss)), f"a loss of {loss} on clean data", "a finite number")
     require(isinstance(metrics, dict), f"metrics of type {type(metrics).__name__}", "a dict of numbers, {} for none")
@@ -161,21 +163,13 @@ def pure(context: Context) -> Verdict:
     case, objective = case_of(context), context.component
     with precision(objective.precision):
         state, batch = begin(context, case, context.key), case.batch(named(context.key, "batch"))
-        arrays, static = eqx.partition((case.model, batch, state), eqx.is_array)
 
-        def traced():
-            def fresh(arrays, key):
-                loss, (new, metrics) = objective.loss(*eqx.combine(arrays, static), key=key)
-                return loss, eqx.filter(new, eqx.is_array), metrics
+        def loss(*arguments, key):
+            value, (new, metrics) = objective.loss(*arguments, key=key)
+            return value, eqx.filter(new, eqx.is_array), metrics
 
-            return jax.make_jaxpr(fresh)(arrays, context.key)
-
-        first = traced()
-        objective.loss(case.model, batch, state, key=named(context.key, "between"))
-        second = traced()
-    same = str(first) == str(second) and all(
-        np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True)
-    )
+        between = lambda: objective.loss(case.model, batch, state, key=named(context.key, "between"))  # noqa: E731
+        _, same = traced_twice(loss, (case.model, batch, state), context.key, between)
     require(
         same,
         "two traces of `loss` on the same arguments give two different programs",

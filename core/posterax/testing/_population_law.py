@@ -12,9 +12,8 @@ from .._precision import precision
 from .._sample import sample
 from .._tree import strengthen
 from ._check import check
-from ._regression import Regression, regression_target
+from ._regression import OBSERVED, Regression, regression_target
 from ._run import Context
-from ._sampler_law import _observed
 from ._statistics import Functions, mean_is_zero
 from ._verdict import Verdict, fault, fine, odds, require
 
@@ -28,7 +27,7 @@ def _populations(context: Context, key, *, edge=np.inf, outside=-np.inf) -> Draw
     # As many in all checks of a level: one program then serves them all.
     num = 200 * context.size
     return sample(
-        context.component, regression_target(_observed(), edge, outside), num_chains=num, key=key, progress=False,
+        context.component, regression_target(OBSERVED, edge, outside), num_chains=num, key=key, progress=False,
         throw=False,
     )  # fmt: skip
 
@@ -41,7 +40,7 @@ def ends(context: Context) -> Verdict:
     """Steps one population until it is done."""
     sampler = context.component
     with precision(sampler.precision):
-        steps, done = _until_done(sampler, regression_target(_observed()), context.key)
+        steps, done = _until_done(sampler, regression_target(OBSERVED), context.key)
     require(
         bool(done), f"`done` is still False after {_MOST_STEPS} steps", "a population that reaches its target",
         "Let `done` say True once the population stands for the target.",
@@ -70,8 +69,7 @@ def evidence(context: Context) -> Verdict:
     require(np.isfinite(log_weights).any(axis=1).all(), "populations without any finite weight", "weights")
     names, functions, ratio = _weighted(draws)
     if ratio is None:
-        # Self-normalised averages are biased by order 1 / particles.
-        ess = float(np.mean([_ess(row) for row in log_weights]))
+        ess = _ess(log_weights)  # self-normalised averages are biased by order 1 / particles
         tests = mean_is_zero(names, functions, slack=5 / ess)
         expected = f"the exact posterior, within the bias of self-normalised weights ({5 / ess:.2g})"
     else:
@@ -87,13 +85,14 @@ def _log_weights(draws: Draws) -> np.ndarray:
 
 
 def _ess(log_weights: np.ndarray) -> float:
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / np.sum(weights**2))
+    """The effective sample size, on average over populations; NaN where one has no weight at all."""
+    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    return float(np.mean(weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1)))
 
 
 def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Weighted averages of functions with posterior mean zero, by population; evidence over the exact one."""
-    names, u = Regression().posterior_ranks(draws.values, _observed())
+    names, u = Regression().posterior_ranks(draws.values, OBSERVED)
     of = Functions(names)
     log_weights = _log_weights(draws)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
@@ -102,7 +101,7 @@ def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     functions = np.stack([w @ of(row) for w, row in zip(weights, usable, strict=True)])
     if draws.log_evidence is None:
         return of.labels, functions, None
-    exact = Regression().log_evidence(_observed())
+    exact = Regression().log_evidence(OBSERVED)
     return of.labels, functions, np.exp(np.asarray(draws.log_evidence, float) - exact)
 
 
@@ -119,7 +118,7 @@ def weights(context: Context) -> Verdict:
     )
     values = np.concatenate([draws[name].ravel() for name in ("beta", "variance")])
     require(np.isfinite(values).all(), "positions that are not finite", "finite positions")
-    ess = float(np.mean([_ess(row) for row in log_weights]))
+    ess = _ess(log_weights)
     require(
         ess >= 10,
         f"an effective sample size of {ess:.1f} of {draws.num_draws}",

@@ -1,11 +1,11 @@
 """Does the component survive files, other processes, other precisions, and a second call?"""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,12 +19,11 @@ from .._sample import sample
 from .._save import load, save
 from .._target import Target
 from ._check import check
-from ._regression import regression_target
+from ._regression import OBSERVED, regression_target
 from ._run import Context
-from ._verdict import Verdict, fault, fine, require, skip
+from ._verdict import Verdict, fine, require, skip
 
 _ANYWHERE = Plan()
-_DATA = (1.4, -0.3, -1.8, 0.6)
 
 
 @check("sampler", "estimator", "objective", level="standard")
@@ -33,8 +32,7 @@ def settings_saved(context: Context) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "component.posterax"
         save(path, context.component)
-        like = None if context.subject.component is not None else context.component
-        back = load(path, like=like if like is not None else context.component)
+        back = load(path, like=context.component)
     same = bool(eqx.tree_equal(back, context.component))
     require(
         same,
@@ -64,11 +62,11 @@ def resumed(context: Context) -> Verdict:
 
 
 def _short_run(
-    context: Context, num_draws: int, *, plan: Plan = _ANYWHERE, where: Checkpoint | None = None, data=_DATA
+    context: Context, num_draws: int, *, plan: Plan = _ANYWHERE, where: Checkpoint | None = None, data=OBSERVED
 ):
     population = "population" in context.subject.tags
     return sample(
-        context.component, regression_target(np.array(data)), num_draws=None if population else num_draws, num_chains=4,
+        context.component, regression_target(data), num_draws=None if population else num_draws, num_chains=4,
         key=context.key, plan=plan, checkpoint=where, progress=False, throw=False,
     )  # fmt: skip
 
@@ -122,7 +120,7 @@ def compiled_once(context: Context) -> Verdict:
     """Counts compilations of a second call with new data: none."""
     _short_run(context, 20)
     with _counting() as count:
-        _short_run(context, 20, data=(1.0, 0.3, -0.8, -0.6))
+        _short_run(context, 20, data=np.array([1.0, 0.3, -0.8, -0.6]))
     return compared(count)
 
 
@@ -164,6 +162,14 @@ class _counting:
         for logger, (level, propagate) in zip(self._loggers, self._before, strict=True):
             logger.removeHandler(self._handler)
             logger.level, logger.propagate = level, propagate
+
+
+def _in_new_process(code: str, argument: str, failed: str, expected: str, *, timeout: float) -> Any:
+    """What Python prints as JSON, given code and one argument; a fault with the last line of its error if it fails."""
+    done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=timeout)
+    last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+    require(done.returncode == 0, f"{failed}: {last[:500]}", expected)
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 _CHILD = """
@@ -211,17 +217,7 @@ def new_process(context: Context) -> Verdict:
     if context.subject.component is None or context.subject.component.distribution is None:
         return skip("only an installed plugin's component can be found by another process")
     facts = {"name": context.subject.name, "kind": context.subject.kind, "key": describe_key(context.key)}
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, json.dumps(facts)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=dict(os.environ),
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        return fault(f"a new process failed: {last[:500]}", "the same run there")
-    there = json.loads(done.stdout.strip().splitlines()[-1])
+    there = _in_new_process(_CHILD, json.dumps(facts), "a new process failed", "the same run there", timeout=600)
     require(there == digest(context), "a new process with the same key got other bits", "the same bits")
     return fine("a new process gets the same bits")
 
@@ -259,24 +255,15 @@ def light_import(context: Context) -> Verdict:
     component = context.subject.component
     if component is None or component.distribution is None:
         return skip("only an installed plugin has a module to be listed")
-    ran = subprocess.run(
-        [sys.executable, "-c", _IMPORT, str(component.owner.module)], capture_output=True, text=True, timeout=120
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", _LOAD, component.qualified_name], capture_output=True, text=True, timeout=300
-    )
-    for done in (ran, loaded):
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            return fault(f"importing failed in a new process: {last[:500]}", "an import")
-    found = json.loads(ran.stdout.strip().splitlines()[-1])
+    said = "importing failed in a new process", "an import"
+    found = _in_new_process(_IMPORT, str(component.owner.module), *said, timeout=120)
+    changed = _in_new_process(_LOAD, component.qualified_name, *said, timeout=300)
     require(
         not found["heavy"],
         f"listing the plugin imports {', '.join(found['heavy'])}",
         "an import of the standard library only",
         "Resolve public names lazily, by `posterax.plugin.lazy`.",
     )
-    changed = json.loads(loaded.stdout.strip().splitlines()[-1])
     require(
         not changed,
         f"importing the component changes {', '.join(changed)}",

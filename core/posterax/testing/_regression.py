@@ -15,6 +15,7 @@ from .._target import Target
 from ._joint import JointModel
 
 _X = np.array([[1.0, -1.0], [1.0, 0.2], [1.0, 1.5], [1.0, 0.7]])
+OBSERVED = np.array([1.4, -0.3, -1.8, 0.6])  # where one data set will do
 
 
 class Regression(JointModel):
@@ -61,22 +62,17 @@ class Regression(JointModel):
 
     def posterior_ranks(self, values: dict[str, np.ndarray], observed: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Independent uniforms `(..., 3)` where values are posterior draws: Rosenblatt's transform."""
-        observed, v = np.asarray(observed, float), np.asarray(values["variance"], float)
-        precision = np.eye(2) + _X.T @ _X
-        mean = np.linalg.solve(precision, _X.T @ observed)
-        scale = _A_SCALE + 0.5 * (observed @ observed - mean @ precision @ mean)
-        off = (np.asarray(values["beta"], float) - mean) @ np.linalg.cholesky(precision) / np.sqrt(v)[..., None]
-        of_variance = stats.invgamma.cdf(v, _A_SHAPE + len(_X) / 2, scale=scale)
-        return ["variance", "beta[0]", "beta[1]"], np.stack([of_variance, *np.moveaxis(stats.norm.cdf(off), -1, 0)], -1)
+        law, mean, factor = _posterior(observed)
+        v = np.asarray(values["variance"], float)
+        off = (np.asarray(values["beta"], float) - mean) @ factor / np.sqrt(v)[..., None]
+        u = [law.cdf(v), *np.moveaxis(stats.norm.cdf(off), -1, 0)]
+        return ["variance", "beta[0]", "beta[1]"], np.stack(u, axis=-1)
 
     def posterior_draws(self, u: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
         """The posterior draws that `posterior_ranks` sends to the uniforms `u`, (n, 3)."""
-        observed = np.asarray(observed, float)
-        precision = np.eye(2) + _X.T @ _X
-        mean = np.linalg.solve(precision, _X.T @ observed)
-        scale = _A_SCALE + 0.5 * (observed @ observed - mean @ precision @ mean)
-        v = stats.invgamma.ppf(u[:, 0], _A_SHAPE + len(_X) / 2, scale=scale)
-        off = stats.norm.ppf(u[:, 1:]) @ np.linalg.inv(np.linalg.cholesky(precision))
+        law, mean, factor = _posterior(observed)
+        v = law.ppf(u[:, 0])
+        off = stats.norm.ppf(u[:, 1:]) @ np.linalg.inv(factor)
         return {"beta": mean + np.sqrt(v)[:, None] * off, "variance": v}
 
     def log_evidence(self, observed: np.ndarray) -> float:
@@ -88,6 +84,15 @@ class Regression(JointModel):
 
 
 _A_SHAPE, _A_SCALE = 4, 3.0
+
+
+def _posterior(observed: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The law of the variance, the mean of `beta`, and the Cholesky factor of its precision at variance one."""
+    observed = np.asarray(observed, float)
+    precision = np.eye(2) + _X.T @ _X
+    mean = np.linalg.solve(precision, _X.T @ observed)
+    scale = _A_SCALE + 0.5 * (observed @ observed - mean @ precision @ mean)
+    return stats.invgamma(_A_SHAPE + len(_X) / 2, scale=scale), mean, np.linalg.cholesky(precision)
 
 
 def _regression_prior(key):

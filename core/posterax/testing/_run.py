@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from .._errors import PosteraxError, describe
 from .._keys import check_key, describe_key, named
 from . import _budget
+from ._levels import LEVELS, SIZES
 from ._report import ConformanceError, Outcome, Report
 from ._subject import Subject, subject_of
 from ._verdict import Fault, Verdict, fault
@@ -66,7 +67,7 @@ class Runner:
     """The checks of one component at one level, to be made one by one."""
 
     def __init__(self, thing, kind: str, *, key, level: str, tags=None, only=None, expected=None):
-        from ._check import LEVELS, SIZES, checks
+        from ._check import checks
 
         if level not in LEVELS:
             raise ValueError(f"`level` must be one of {', '.join(LEVELS)}; got {level!r}.")
@@ -96,8 +97,7 @@ class Runner:
 
     def run(self, name: str) -> Outcome:
         """Make one check, twice where chance may have spoken against the component."""
-        (check,) = [check for check in self.checks if check.name == name]
-        began = time.monotonic()
+        check, began = self._check(name), time.monotonic()
         if self._broken is not None:
             verdict, stages = Verdict(None, None, f"{self._broken!r} failed, which this builds upon"), []
         else:
@@ -116,8 +116,7 @@ class Runner:
 
     def screen(self, name: str) -> float | None:
         """The p-value of one check's first run, without judging by it; None where the check has none."""
-        (check,) = [check for check in self.checks if check.name == name]
-        return self._once(check, "screen", self._size).p_value
+        return self._once(self._check(name), "screen", self._size).p_value
 
     def report(self, outcomes: list[Outcome]) -> Report:
         """The report on outcomes of this component's checks."""
@@ -133,6 +132,10 @@ class Runner:
             num_tests=self._num_tests,
             outcomes=tuple(outcomes),
         )
+
+    def _check(self, name: str):
+        (found,) = [check for check in self.checks if check.name == name]
+        return found
 
     def _judged(self, check) -> tuple[Verdict, list[dict]]:
         stages = []

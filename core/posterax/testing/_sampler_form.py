@@ -4,18 +4,27 @@ import inspect
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from .._chains import stats_of
 from .._precision import precision
 from .._sampler import PopulationSampler, Sampler
-from .._tree import by_name, require_same, strengthen
+from .._tree import by_name
 from ._check import check
-from ._form import LAWS, called, carried, pair, require_arguments, require_no_keys, said
+from ._form import (
+    LAWS,
+    called,
+    carried,
+    pair,
+    require_arguments,
+    require_instance,
+    require_no_keys,
+    require_same_form,
+    said,
+)
 from ._regression import Regression
 from ._run import Context
-from ._verdict import Fault, Verdict, fault, fine, require
+from ._verdict import Verdict, fault, fine, require
 
 _METHODS = {
     "sampler": {"init": 2, "step": 2, "position": 1},
@@ -40,12 +49,7 @@ def interface(context: Context) -> Verdict:
     )
     for name, number in wanted.items():
         require_arguments(sampler, name, number, needs_key=name in ("init", "step"))
-    require(
-        isinstance(sampler, base),
-        f"{type(sampler).__name__} is no {base.__name__}",
-        f"a subclass of posterax.{base.__name__}",
-        f"Write class {type(sampler).__name__}(posterax.{base.__name__}).",
-    )
+    require_instance(sampler, base, f"Write class {type(sampler).__name__}(posterax.{base.__name__}).")
     require(
         len(LAWS & tags) == 1,
         f"the tags {sorted(tags)}",
@@ -85,10 +89,7 @@ def shapes(context: Context) -> Verdict:
         answer = said("step", lambda: trace(lambda s, key: sampler.step(target, s, key=key), state, context.key))
         new, info = pair("step", answer)
         require_no_keys(new)
-        try:
-            require_same(state, jax.eval_shape(strengthen, new), "`step`")
-        except TypeError as error:
-            raise Fault(fault(str(error), "a state of one structure, shape and dtype throughout")) from error
+        require_same_form(state, new, "`step`")
         if "population" in context.subject.tags:
             return _shapes_of_population(sampler, target, state, trace)
         end = said("position", lambda: trace(sampler.position, new))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._arviz import bulk_ess
+from .._arviz import bulk_ess, rhat
 from .._draws import Draws
 from .._errors import SamplingError
 from .._keys import named
@@ -15,16 +15,15 @@ from .._sample import sample
 from ._check import check
 from ._exact_start import exact_start, run_exact
 from ._geweke import geweke
-from ._invariance import Invariance
+from ._invariance import CHAINS, Invariance
 from ._joint import simulate_many
 from ._problems import Funnel, Path, Signs
-from ._regression import Regression, regression_target
+from ._regression import OBSERVED, Regression, regression_target
 from ._run import Context
 from ._sampler_steps import frozen
 from ._statistics import Functions, mean_is_zero
 from ._verdict import Verdict, fault, fine, odds, require
 
-_CHAINS = 64
 _CURE = (
     "Look at the acceptance ratio, at Jacobians of changes of variables, at keys used twice, and at whatever is kept "
     "from a rejected proposal."
@@ -77,31 +76,33 @@ def exact_start_path(context: Context) -> Verdict:
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def geweke_cycles(context: Context) -> Verdict:
-    """Alternates transitions and fresh observations a hundred times: small faults add up."""
+    """Alternates transitions and fresh observations fifty times: small faults add up."""
     found = geweke(
         frozen(context, Regression()), Regression(), num_chains=100 * context.size, num_cycles=50, key=context.key
     )
     return _invariant(found, "regression, successive conditionals")
 
 
-def _observed() -> np.ndarray:
-    return np.array([1.4, -0.3, -1.8, 0.6])
-
-
 def _exact_draws(key, num: int) -> dict[str, np.ndarray]:
-    """Independent draws from the posterior of `Regression` at `_observed()`."""
+    """Independent draws from the posterior of `Regression` at `OBSERVED`."""
     rng = np.random.default_rng(np.asarray(jr.key_data(key), np.uint32).ravel())
     u = rng.uniform(size=(num, 3))
-    return Regression().posterior_draws(u, _observed())
+    return Regression().posterior_draws(u, OBSERVED)
+
+
+def _averages(context: Context) -> tuple[Draws, list[str], np.ndarray]:
+    """A run from exact posterior draws on; names and averages, by chain, of functions with posterior mean zero."""
+    draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, CHAINS))
+    names, u = Regression().posterior_ranks(draws.values, OBSERVED)
+    functions = Functions(names)
+    return draws, functions.labels, np.stack([functions(chain).mean(axis=0) for chain in u])
 
 
 @check("sampler", needs={"exact"}, unless={"population"}, statistical=True)
 def known_answer(context: Context) -> Verdict:
     """Runs `sample` from exact posterior draws on: averages over chains against the exact posterior."""
-    draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
-    names, u = Regression().posterior_ranks(draws.values, _observed())
-    functions = Functions(names)
-    tests = mean_is_zero(functions.labels, np.stack([functions(chain).mean(axis=0) for chain in u]))
+    draws, names, averages = _averages(context)
+    tests = mean_is_zero(names, averages)
     return odds(
         tests.p_value, f"{tests.words} ({draws.num_chains} chains x {draws.num_draws} draws)",
         "the exact posterior of the regression", _CURE,
@@ -117,21 +118,18 @@ def known_answer_within_bias(context: Context) -> Verdict:
         "a tag such as 'bias=0.1', in posterior sd",
         "Declare how far means and standard deviations may be off; without it nothing can be tested.",
     )
-    draws = _run(context, context.component, named(context.key, "run"), init=_exact_draws(context.key, _CHAINS))
-    names, u = Regression().posterior_ranks(draws.values, _observed())
-    functions = Functions(names)
+    _, names, averages = _averages(context)
     # A shift or relative widening by b moves these functions' means by at most 0.98 b and 1.1 b.
-    averages = np.stack([functions(chain).mean(axis=0) for chain in u])
-    tests = mean_is_zero(functions.labels, averages, slack=1.1 * context.subject.bias)
+    tests = mean_is_zero(names, averages, slack=1.1 * context.subject.bias)
     return odds(tests.p_value, tests.words, f"means and spreads within {context.subject.bias:g} posterior sd", _CURE)
 
 
 def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | None = None) -> Draws:
-    chains = 4 if "host" in context.subject.tags else _CHAINS
+    chains = 4 if "host" in context.subject.tags else CHAINS
     if init is not None:
         init = {name: value[:chains] for name, value in init.items()}
     return sample(
-        sampler, regression_target(_observed()), num_draws=num_draws or 250 * context.size, num_chains=chains,
+        sampler, regression_target(OBSERVED), num_draws=num_draws or 250 * context.size, num_chains=chains,
         key=key, init=init, progress=False, throw=False,
     )  # fmt: skip
 
@@ -139,9 +137,9 @@ def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | Non
 @check("sampler", unless={"population"})
 def mixing(context: Context) -> Verdict:
     """Starts chains at draws from the prior: every coordinate must move, and they must forget where they started."""
-    starts, _ = simulate_many(Regression(), jr.split(named(context.key, "starts"), _CHAINS))
-    r_hat, share, worst = np.inf, 0.0, ""
-    for num_draws in (250, 1000, 4000, 16000):
+    starts, _ = simulate_many(Regression(), jr.split(named(context.key, "starts"), CHAINS))
+    num_draws = 250
+    while True:
         try:
             draws = _run(context, context.component, named(context.key, "run"), init=starts, num_draws=num_draws)
         except SamplingError as error:
@@ -163,12 +161,13 @@ def mixing(context: Context) -> Verdict:
             "Look at the proposal's scale, at shared keys, at what `step` returns.",
         )
         half = half.replace(values=columns)
-        figures = {name: float(v) for name, v in _rhat(half).items()}
-        worst = max(figures, key=lambda name: figures[name])
-        r_hat = figures[worst]
-        share = min(float(v) for v in bulk_ess(half).values()) / (half.num_chains * half.num_draws)
-        if r_hat < 1.01:
-            return fine(f"R-hat {r_hat:.4f}, {share:.2g} effective draws a step", r_hat=r_hat, ess_per_step=share)
+        worst, r_hat = max(((name, float(v)) for name, v in rhat(half).items()), key=lambda pair: pair[1])
+        if r_hat < 1.01 or num_draws == 16_000:
+            break
+        num_draws *= 4
+    share = min(float(v) for v in bulk_ess(half).values()) / (half.num_chains * half.num_draws)
+    if r_hat < 1.01:
+        return fine(f"R-hat {r_hat:.4f}, {share:.2g} effective draws a step", r_hat=r_hat, ess_per_step=share)
     return fault(
         f"R-hat {r_hat:.3f} for {worst} after 8000 dropped and 8000 kept steps ({share:.1g} effective draws a step)",
         "below 1.01 on a posterior of three parameters",
@@ -184,12 +183,6 @@ def _columns(draws: Draws) -> dict[str, np.ndarray]:
     sums = {f"{a} {sign} {b}": base[a] + (1 if sign == "+" else -1) * base[b]
             for i, a in enumerate(names) for b in names[:i] for sign in "+-"}  # fmt: skip
     return {**base, **{name: np.round(value, 5) for name, value in sums.items()}}
-
-
-def _rhat(draws: Draws) -> dict[str, np.ndarray]:
-    from .._arviz import rhat
-
-    return rhat(draws)
 
 
 @check("sampler", unless={"population"})

@@ -13,6 +13,7 @@ from .._keys import named
 from .._precision import precision
 from .._tree import strengthen
 from ._check import check
+from ._form import traced_twice
 from ._invariance import frozen_on
 from ._joint import JointModel
 from ._regression import Regression
@@ -46,24 +47,14 @@ def pure(context: Context) -> Verdict:
     with precision(sampler.precision):
         target, position = start(context, context.key)
         state = strengthen(sampler.init(target, position, key=context.key))
-        arrays, static = eqx.partition((target, state), eqx.is_array)
-
-        def traced():
-            fresh = lambda arrays, key: sampler.step(*eqx.combine(arrays, static), key=key)  # noqa: E731
-            return jax.make_jaxpr(fresh)(arrays, context.key)
-
-        first = traced()
-        eqx.filter_eval_shape(sampler.step, target, strengthen(state), key=named(context.key, "between"))
-        second = traced()
-    same = str(first) == str(second) and all(
-        np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True)
-    )
+        between = lambda: eqx.filter_eval_shape(sampler.step, target, state, key=named(context.key, "between"))  # noqa: E731
+        program, same = traced_twice(sampler.step, (target, state), context.key, between)
     require(
         same, "two traces of `step` on the same arguments give two different programs",
         "a step that depends on target, state and key alone",
         "Look for a counter, a cache or random numbers kept in a global, a class attribute or a closure.",
     )  # fmt: skip
-    effects = sorted(str(effect) for effect in first.effects)
+    effects = sorted(str(effect) for effect in program.effects)
     require(
         not effects, f"`step` calls back into Python ({', '.join(effects)})", "a step that is all JAX",
         "Set `host = True` and the tag 'host' where it must talk to the outside world.",
