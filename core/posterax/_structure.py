@@ -189,7 +189,11 @@ def _find_class(name: str) -> type | None:
 
 
 def _numpyro_name(node: Any) -> str | None:
+    from ._registry import qualified_name
+
     cls = type(node)
+    if isinstance(node, distributions.Distribution) and (registered := qualified_name(cls)):
+        return registered  # a plugin's own distribution
     for space, module in _NUMPYRO.items():
         if cls.__module__.startswith("numpyro.distributions") and getattr(module, cls.__name__, None) is cls:
             return f"{space}.{cls.__name__}"
@@ -210,10 +214,13 @@ def _constraint_classes() -> dict[str, type]:
 
 def _numpyro_class(name: str) -> Any:
     space, _, attribute = name.partition(".")
-    cls = getattr(_NUMPYRO.get(space), attribute, None)
+    cls = _find_class(name) if ":" in name else getattr(_NUMPYRO.get(space), attribute, None)
     bases = (distributions.Distribution, constraints.Constraint, transforms.Transform)
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
-        raise CheckpointError(f"The file names {name!r}, which is no distribution of the installed NumPyro.")
+        raise CheckpointError(
+            f"The file names {name!r}, which is no distribution of the installed NumPyro or "
+            "of an installed plugin."
+        )
     return cls
 
 

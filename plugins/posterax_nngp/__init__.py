@@ -1,0 +1,92 @@
+"""Gaussian processes of infinitely wide networks, and their scale mixtures: heavy tails, exact where it can be."""
+
+from typing import TYPE_CHECKING
+
+from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
+
+if TYPE_CHECKING:
+    from ._activations import Activation as Activation
+    from ._activations import Erf as Erf
+    from ._activations import GaussHermite as GaussHermite
+    from ._activations import ReLU as ReLU
+    from ._cnn import CNNKernel as CNNKernel
+    from ._dense import MLPKernel as MLPKernel
+    from ._dense import ResNetKernel as ResNetKernel
+    from ._kernel import Kernel as Kernel
+    from ._kernel import Product as Product
+    from ._kernel import Scaled as Scaled
+    from ._kernel import Sum as Sum
+    from ._mixture import MatrixStudentT as MatrixStudentT
+    from ._mixture import ScaleMixture as ScaleMixture
+    from ._priors import Atoms as Atoms
+    from ._priors import BetaPrime as BetaPrime
+    from ._priors import BurrXII as BurrXII
+    from ._priors import GeneralizedInverseGaussian as GeneralizedInverseGaussian
+    from ._scale import ImportanceSample as ImportanceSample
+    from ._scale import ScalePosterior as ScalePosterior
+    from ._scale import importance as importance
+    from ._scale import log_marginal as log_marginal
+    from ._scale import scale_posterior as scale_posterior
+    from ._stationary import MaternKernel as MaternKernel
+    from ._stationary import RBFKernel as RBFKernel
+
+_HOMES = {
+    "_activations": ("Activation", "Erf", "GaussHermite", "ReLU"),
+    "_cnn": ("CNNKernel",),
+    "_dense": ("MLPKernel", "ResNetKernel"),
+    "_kernel": ("Kernel", "Product", "Scaled", "Sum"),
+    "_mixture": ("MatrixStudentT", "ScaleMixture"),
+    "_priors": ("Atoms", "BetaPrime", "BurrXII", "GeneralizedInverseGaussian"),
+    "_scale": ("ImportanceSample", "ScalePosterior", "importance", "log_marginal", "scale_posterior"),
+    "_stationary": ("MaternKernel", "RBFKernel"),
+}
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy(__name__, _HOMES)
+
+# Parts of estimators: published so that files may hold them, and others may list and extend them.
+_PARTS = {
+    "kernel": {
+        "mlp-kernel": ("_dense:MLPKernel", "Wide multilayer perceptron: NNGP and NTK."),
+        "resnet-kernel": ("_dense:ResNetKernel", "Wide fully connected residual network: NNGP and NTK."),
+        "cnn-kernel": ("_cnn:CNNKernel", "Wide convolutional network, flattened readout: NNGP and NTK."),
+        "rbf-kernel": ("_stationary:RBFKernel", "Squared exponential kernel."),
+        "matern-kernel": ("_stationary:MaternKernel", "Matérn kernel of smoothness 1/2, 3/2 or 5/2."),
+        "sum-kernel": ("_kernel:Sum", "Sum of two kernels."),
+        "product-kernel": ("_kernel:Product", "Product of two kernels."),
+        "scaled-kernel": ("_kernel:Scaled", "A kernel times a positive number."),
+    },
+    "activation": {
+        "relu": ("_activations:ReLU", "ReLU, leaky ReLU, absolute value: piecewise linear, closed form."),
+        "erf": ("_activations:Erf", "The error function, closed form."),
+        "gauss-hermite": ("_activations:GaussHermite", "Any smooth function, by its Hermite series."),
+    },
+    "scale-prior": {
+        "burr-xii": ("_priors:BurrXII", "Burr type XII law of the scale."),
+        "beta-prime": ("_priors:BetaPrime", "Beta prime law of the scale."),
+        "generalized-inverse-gaussian": (
+            "_priors:GeneralizedInverseGaussian",
+            "Generalised inverse Gaussian law of the scale: conjugate.",
+        ),
+        "atoms": ("_priors:Atoms", "A discrete law of the scale."),
+    },
+    "distribution": {
+        "scale-posterior": ("_scale:ScalePosterior", "Law of the scale given data, by quadrature."),
+        "scale-mixture": ("_mixture:ScaleMixture", "Gaussians with one shared random scale."),
+        "matrix-student-t": ("_mixture:MatrixStudentT", "Multivariate Student-t with several outputs."),
+    },
+}
+
+
+@hookimpl
+def posterax_plugin_info():
+    return PluginInfo("Scale mixtures of neural-network Gaussian processes: kernels, scale priors, regression.")
+
+
+@hookimpl
+def posterax_components():
+    return [
+        ComponentSpec(name, kind=kind, target=f"posterax_nngp.{target}", summary=summary)
+        for kind, parts in _PARTS.items()
+        for name, (target, summary) in parts.items()
+    ]

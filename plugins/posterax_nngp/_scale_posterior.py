@@ -1,0 +1,107 @@
+"""The law of the scale given data, for any prior: everything from one quadrature in log s."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpyro.distributions as dist
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from ._scale_law import cumulative, mean_and_variance, quantile
+from ._scale_nodes import Log, integrate
+from ._scale_prior import ends, likelihood, log_density, widen
+
+
+class ScalePosterior(dist.Distribution):
+    r"""The law of s > 0 with density proportional to $h(s)\, s^{-\mathrm{count}/2} e^{-\mathrm{quad}/(2s)}$.
+
+    - `prior`: h, a scalar NumPyro distribution with a density on positive values.
+    - `quad`: Q, a scalar, not negative: the sum over outputs of $y^T C^{-1} y$.
+    - `count`: n times m, a scalar: how many observations. `quad = count = 0` gives back the prior.
+
+    `log_prob` is exact up to quadrature of the normaliser, which is made once. Draws invert the distribution function
+    and are differentiable in `quad` and in the prior's parameters; their tails end where the density of log s is 45 nats
+    below its maximum. Float64 must be switched on. Source: scale mixtures, Lee et al. (2022), arXiv:2107.01408, eq. for
+    the importance weights; here the integral is done by quadrature.
+    """
+
+    arg_constraints = {"quad": constraints.nonnegative, "count": constraints.nonnegative}
+    pytree_data_fields = ("prior", "quad", "count", "nodes", "log_weights", "log_marginal")
+    prior: dist.Distribution
+    nodes: Float[Array, " S"]
+    log_weights: Float[Array, " S"]
+    log_marginal: Float[Array, ""]
+
+    def __init__(self, prior: dist.Distribution, quad, count, *, validate_args: bool | None = None):
+        self.prior = widen(prior)
+        self.quad, self.count = jnp.asarray(quad, float), jnp.asarray(count, float)
+        self.nodes, self.log_weights, self.log_marginal = _solve(self.prior, self.quad, self.count)
+        super().__init__(validate_args=validate_args)
+
+    @property
+    def support(self):  # type: ignore[override]
+        """The support of the prior."""
+        return self.prior.support
+
+    @property
+    def rule(self) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+        """The law as S = 512 scales and their log-weights, which sum to one: nodes of the quadrature."""
+        return jnp.exp(self.nodes), self.log_weights
+
+    @validate_sample
+    def log_prob(self, value):
+        """Log density at `value`, in nats."""
+        log_s = jnp.log(value)
+        return self._law[0](log_s) - log_s - self.log_marginal
+
+    def sample(self, key, sample_shape=()):
+        """Draws of shape `sample_shape`, by inversion of the distribution function."""
+        return self.icdf(jr.uniform(key, self.shape(sample_shape), self.quad.dtype))
+
+    def cdf(self, value):
+        """Probability of a smaller scale."""
+        log_f, *support = self._law
+        return cumulative(log_f, jnp.log(value), *support)
+
+    def icdf(self, q):
+        """The scale whose `cdf` is `q`."""
+        log_f, *support = self._law
+        scale = jnp.exp(quantile(log_f, jnp.asarray(q, self.quad.dtype), *support))
+        return jnp.clip(scale, *ends(self.prior))
+
+    @property
+    def mean(self):
+        """Infinite where the tail of the density is too heavy."""
+        return _moments(self.prior, self.quad, self.count)[0]
+
+    @property
+    def variance(self):
+        """Infinite where the tail of the density is too heavy."""
+        return _moments(self.prior, self.quad, self.count)[1]
+
+    @property
+    def _law(self):
+        return log_posterior(self.prior, self.quad, self.count)
+
+
+def log_posterior(prior, quad, count) -> tuple[Log, Array, Array]:
+    """Log density of t = log s given the data, not normalised, and the ends of its support."""
+    log_h, low, high = log_density(prior)
+    log_l = likelihood(quad, count)
+    return lambda t: log_h(t) + log_l(t), low, high
+
+
+@jax.jit
+def _solve(prior, quad, count):
+    log_f, low, high = log_posterior(prior, quad, count)
+    nodes, log_weights = integrate(log_f, low, high)
+    log_weights = log_weights + log_f(nodes)
+    total = logsumexp(log_weights)
+    return nodes, log_weights - total, total
+
+
+@jax.jit
+def _moments(prior, quad, count):
+    return mean_and_variance(*log_posterior(prior, quad, count))
