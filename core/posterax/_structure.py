@@ -218,8 +218,7 @@ def _numpyro_class(name: str) -> Any:
     bases = (distributions.Distribution, constraints.Constraint, transforms.Transform)
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
         raise CheckpointError(
-            f"The file names {name!r}, which is no distribution of the installed NumPyro or "
-            "of an installed plugin."
+            f"The file names {name!r}, which is no distribution of the installed NumPyro or of an installed plugin."
         )
     return cls
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._priors import BetaPrime as BetaPrime
     from ._priors import BurrXII as BurrXII
     from ._priors import GeneralizedInverseGaussian as GeneralizedInverseGaussian
+    from ._regression import ScaleMixtureNNGP as ScaleMixtureNNGP
     from ._scale import ImportanceSample as ImportanceSample
     from ._scale import ScalePosterior as ScalePosterior
     from ._scale import importance as importance
@@ -37,6 +38,7 @@ _HOMES = {
     "_kernel": ("Kernel", "Product", "Scaled", "Sum"),
     "_mixture": ("MatrixStudentT", "ScaleMixture"),
     "_priors": ("Atoms", "BetaPrime", "BurrXII", "GeneralizedInverseGaussian"),
+    "_regression": ("ScaleMixtureNNGP",),
     "_scale": ("ImportanceSample", "ScalePosterior", "importance", "log_marginal", "scale_posterior"),
     "_stationary": ("MaternKernel", "RBFKernel"),
 }
@@ -69,6 +71,9 @@ _PARTS = {
             "Generalised inverse Gaussian law of the scale: conjugate.",
         ),
         "atoms": ("_priors:Atoms", "A discrete law of the scale."),
+    },
+    "knowledge": {
+        "regression-knowledge": ("_regression_law:Knowledge", "What a fitted regression knows of its data."),
     },
     "distribution": {
         "scale-posterior": ("_scale:ScalePosterior", "Law of the scale given data, by quadrature."),

@@ -149,8 +149,8 @@ def as_activation(given: "Activation | str | Callable") -> Activation:
     if callable(given) and not isinstance(given, type):
         return GaussHermite(given)
     raise ValueError(
-        f"`activation` must be one of {', '.join(map(repr, _NAMED))}, an Activation such as ReLU(0.2), or a function of "
-        f"one number such as jnp.tanh; got {given!r}."
+        f"`activation` must be one of {', '.join(map(repr, _NAMED))}, an Activation such as ReLU(0.2), or a function "
+        f"of one number such as jnp.tanh; got {given!r}."
     )
 
 

@@ -101,10 +101,11 @@ def check_layers(kernel: Any) -> None:
 
 def layer_variances(kernel: Any) -> tuple[Array, Array]:
     """Weight and bias variances of each layer, `(depth,)`, in the precision in force."""
-    return tuple(
+    w, b = (
         jnp.broadcast_to(jnp.asarray(value, jnp.result_type(float)), (kernel.depth,))
         for value in (kernel.weight_variance, kernel.bias_variance)
     )
+    return w, b
 
 
 def _layers(kernel: _Dense) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -132,12 +132,13 @@ class Scaled(Kernel):
 def _gram(kernel: Kernel, x: Array, z: Array | None, ntk: bool) -> Array:
     which = 1 if ntk else 0
 
-    def pair(a, b):
+    def pair(a: Array, b: Array) -> Any:
         return kernel.pair(a, b, ntk=ntk)[which]
 
     if z is not None:
         return rectangular(pair, x, z)
-    return symmetric(pair, x, kernel.diag_of(x, ntk=ntk)[which])
+    diagonal: Any = kernel.diag_of(x, ntk=ntk)[which]
+    return symmetric(pair, x, diagonal)
 
 
 def _diag(kernel: Kernel, x: Array) -> Array:

@@ -1,11 +1,13 @@
-"""Laws for the scale s > 0 that NumPyro does not have: Burr XII, beta prime, generalised inverse Gaussian, and atoms."""
+"""Laws of a scale s > 0 that NumPyro does not have: Burr XII, beta prime, generalised inverse Gaussian, atoms."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpyro.distributions as dist
 from jax.scipy.special import betainc, betaln, logsumexp
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 
@@ -22,15 +24,17 @@ class BurrXII(dist.Distribution):
     doi:10.1214/aoms/1177731607; as scale prior Lee et al. (2022), arXiv:2107.01408.
     """
 
-    arg_constraints = {"c": constraints.positive, "d": constraints.positive}
-    support = constraints.positive
-    reparametrized_params = ["c", "d"]
+    arg_constraints = {"c": constraints.positive, "d": constraints.positive}  # noqa: RUF012
+    support = constraints.positive  # pyright: ignore[reportAssignmentType]
+    reparametrized_params = ["c", "d"]  # noqa: RUF012
+    c: Any
+    d: Any
 
     def __init__(self, c: ArrayLike, d: ArrayLike, *, validate_args: bool | None = None):
-        self.c, self.d = promote_shapes(c, d)
+        self.c, self.d = promote_shapes(c, d)  # pyright: ignore[reportGeneralTypeIssues]
         super().__init__(jnp.broadcast_shapes(jnp.shape(c), jnp.shape(d)), validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape + batch_shape`, by inversion of the distribution function."""
         return self._quantile(jr.exponential(key, self.shape(sample_shape)))
 
@@ -47,7 +51,7 @@ class BurrXII(dist.Distribution):
 
     def icdf(self, q):
         """The value whose `cdf` is `q`."""
-        return self._quantile(-jnp.log1p(-q))
+        return self._quantile(-jnp.log1p(-jnp.asarray(q)))
 
     def _quantile(self, exponential):
         """The quantile of probability 1 - exp(-exponential); in logs, since (1 + s^c) may be too large for a float."""
@@ -73,21 +77,24 @@ class BurrXII(dist.Distribution):
 
 
 class BetaPrime(dist.Distribution):
-    r"""The beta prime law, with density $s^{a-1} (1 + s)^{-a-b} / B(a, b)$ on s > 0: the law of x / (1 - x) for a beta x.
+    r"""The beta prime law, with density $s^{a-1} (1 + s)^{-a-b} / B(a, b)$ on s > 0: the odds
+    x / (1 - x) of a beta x.
 
     - `a`, `b`: positive, of any shapes that broadcast. The tail index is b: the mean is `inf` for b at most 1, the
       variance for b at most 2. With a = b = 1/2 the square root of s is half-Cauchy.
     """
 
-    arg_constraints = {"a": constraints.positive, "b": constraints.positive}
-    support = constraints.positive
-    reparametrized_params = ["a", "b"]
+    arg_constraints = {"a": constraints.positive, "b": constraints.positive}  # noqa: RUF012
+    support = constraints.positive  # pyright: ignore[reportAssignmentType]
+    reparametrized_params = ["a", "b"]  # noqa: RUF012
+    a: Any
+    b: Any
 
     def __init__(self, a: ArrayLike, b: ArrayLike, *, validate_args: bool | None = None):
-        self.a, self.b = promote_shapes(a, b)
+        self.a, self.b = promote_shapes(a, b)  # pyright: ignore[reportGeneralTypeIssues]
         super().__init__(jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b)), validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape + batch_shape`: ratios of gamma draws."""
         top, bottom = (
             jr.loggamma(k, x, self.shape(sample_shape)) for k, x in zip(jr.split(key), (self.a, self.b), strict=True)
@@ -129,11 +136,11 @@ class Atoms(dist.Distribution):
     probability of a value, `-inf` off the atoms.
     """
 
-    arg_constraints = {
+    arg_constraints = {  # noqa: RUF012
         "values": constraints.independent(constraints.positive, 1),
         "log_weights": constraints.independent(constraints.less_than_eq(1e-6), 1),
     }
-    support = constraints.positive
+    support = constraints.positive  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, values: ArrayLike, log_weights: ArrayLike | None = None, *, validate_args: bool | None = None):
         values = jnp.asarray(values, float)
@@ -146,7 +153,7 @@ class Atoms(dist.Distribution):
         self.values, self.log_weights = jnp.broadcast_arrays(values, jax.nn.log_softmax(log_weights))
         super().__init__(self.values.shape[:-1], validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape + batch_shape`."""
         index = jr.categorical(key, self.log_weights, shape=self.shape(sample_shape))
         values = jnp.broadcast_to(self.values, (*index.shape, self.values.shape[-1]))

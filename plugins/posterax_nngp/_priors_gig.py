@@ -1,14 +1,16 @@
 """The generalised inverse Gaussian law, normalised by quadrature."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jax.scipy.special import gammaln
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 
@@ -22,21 +24,25 @@ class GeneralizedInverseGaussian(dist.Distribution):
       (an inverse gamma law of scale chi/2). They broadcast.
 
     The normaliser $2 K_p(\sqrt{\chi\psi}) (\chi/\psi)^{p/2}$, its derivatives (in the order p too), the moments and the
-    draws come from quadrature in log s, so orders of thousands do not overflow; only the two limits are in closed form. Where psi = 0 the mean is infinite for p
-    at least -1, the variance for p at least -2. Draws invert the distribution function; their tails end where the
-    density of log s is 45 nats below its maximum. Source: Jorgensen (1982), doi:10.1007/978-1-4612-5698-4.
+    draws come from quadrature in log s, so orders of thousands do not overflow; the normaliser at the two limits is in
+    closed form. Where psi = 0 the mean is infinite for p at least -1, the variance for p at least -2. Draws invert the
+    distribution function; their tails end where the density of log s is 45 nats below its maximum. Source: Jorgensen
+    (1982), doi:10.1007/978-1-4612-5698-4.
     """
 
-    arg_constraints = {"p": constraints.real, "chi": constraints.nonnegative, "psi": constraints.nonnegative}
-    support = constraints.positive
-    reparametrized_params = ["p", "chi", "psi"]
+    arg_constraints = {"p": constraints.real, "chi": constraints.nonnegative, "psi": constraints.nonnegative}  # noqa: RUF012
+    support = constraints.positive  # pyright: ignore[reportAssignmentType]
+    reparametrized_params = ["p", "chi", "psi"]  # noqa: RUF012
+    p: Any
+    chi: Any
+    psi: Any
 
     def __init__(self, p: ArrayLike, chi: ArrayLike, psi: ArrayLike, *, validate_args: bool | None = None):
-        self.p, self.chi, self.psi = promote_shapes(p, chi, psi)
+        self.p, self.chi, self.psi = promote_shapes(p, chi, psi)  # pyright: ignore[reportGeneralTypeIssues]
         shape = jnp.broadcast_shapes(jnp.shape(p), jnp.shape(chi), jnp.shape(psi))
         super().__init__(shape, validate_args=validate_args)
         proper = ((self.chi > 0) | (self.p > 0)) & ((self.psi > 0) | (self.p < 0))
-        if self._validate_args and not isinstance(proper, Tracer) and not jnp.all(proper):
+        if self._validate_args and not isinstance(proper, Tracer) and not np.all(proper):
             raise ValueError(
                 "`chi` may be 0 only where `p` is positive, and `psi` only where `p` is negative: the density has no "
                 f"finite integral; got p = {p}, chi = {chi}, psi = {psi}."
@@ -55,7 +61,7 @@ class GeneralizedInverseGaussian(dist.Distribution):
         size, rate = jnp.where(limit, size, 1.0), jnp.where(limit, rate, 1.0)
         return jnp.where(limit, gammaln(size) - size * jnp.log(rate), quadrature)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape + batch_shape`, by inversion; differentiable in the parameters."""
         return self.icdf(jr.uniform(key, self.shape(sample_shape)))
 
@@ -88,10 +94,10 @@ class GeneralizedInverseGaussian(dist.Distribution):
         batch = self.batch_shape
         shape = jnp.broadcast_shapes(jnp.shape(x), batch)
         x = jnp.broadcast_to(x, shape).reshape(-1, math.prod(batch))
-        values = [jnp.broadcast_to(jnp.asarray(v, float), batch).ravel() for v in (self.p, self.chi, self.psi)]
+        p, chi, psi = (jnp.broadcast_to(jnp.asarray(v, float), batch).ravel() for v in (self.p, self.chi, self.psi))
 
-        def one(p, chi, psi, x):
+        def one(p, chi, psi, x) -> Array:
             law = GeneralizedInverseGaussian(p, chi, psi, validate_args=False)
             return jnp.broadcast_to(function(law, x), x.shape)
 
-        return jax.vmap(one, in_axes=(0, 0, 0, 1), out_axes=1)(*values, x).reshape(shape)
+        return jax.vmap(one, in_axes=(0, 0, 0, 1), out_axes=1)(p, chi, psi, x).reshape(shape)

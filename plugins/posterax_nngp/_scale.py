@@ -41,22 +41,24 @@ def log_marginal(prior: dist.Distribution, quad, count) -> Float[Array, ""]:
         a, b = prior.concentration, prior.rate
         return gammaln(a + count / 2) - gammaln(a) + a * jnp.log(b) - (a + count / 2) * jnp.log(b + quad / 2)
     if isinstance(prior, dist.Delta):
-        return likelihood(quad, count)(jnp.log(prior.v)) + prior.log_density
+        value = jnp.asarray(prior.v)
+        return -count / 2 * jnp.log(value) - quad / 2 / value + jnp.asarray(prior.log_density)
     if isinstance(prior, Atoms):
-        return logsumexp(prior.log_weights + likelihood(quad, count)(jnp.log(prior.values)))
+        log_l, constant = likelihood(quad, count)
+        return constant + logsumexp(prior.log_weights + log_l(jnp.log(prior.values)))
     return _log_marginal(prior, quad, count)
 
 
 @jax.jit
 def _log_marginal(prior, quad, count):
-    return log_total(*log_posterior(prior, quad, count))
+    return likelihood(quad, count)[1] + log_total(*log_posterior(prior, quad, count))
 
 
 def scale_posterior(prior: dist.Distribution, quad, count) -> dist.Distribution:
     """The law of s given the data, as a NumPyro distribution. Arguments as for `log_marginal`.
 
-    `InverseGamma`, `Delta` and `Atoms` give their own kind, all else a `ScalePosterior`. With `quad` and `count` 0 it is
-    the prior's own law.
+    `InverseGamma`, `Delta` and `Atoms` give their own kind, all else a `ScalePosterior`. With `quad` and `count` 0 it
+    is the prior's own law.
     """
     prior, quad, count = widen(prior), jnp.asarray(quad, float), jnp.asarray(count, float)
     if isinstance(prior, dist.InverseGamma):
@@ -64,7 +66,7 @@ def scale_posterior(prior: dist.Distribution, quad, count) -> dist.Distribution:
     if isinstance(prior, dist.Delta):
         return dist.Delta(prior.v)
     if isinstance(prior, Atoms):
-        return Atoms(prior.values, prior.log_weights + likelihood(quad, count)(jnp.log(prior.values)))
+        return Atoms(prior.values, prior.log_weights + likelihood(quad, count)[0](jnp.log(prior.values)))
     return ScalePosterior(prior, quad, count)
 
 
@@ -72,7 +74,7 @@ def atoms(posterior: dist.Distribution) -> tuple[Float[Array, " S"], Float[Array
     """A discrete law that stands for a law of s in integrals: scales, and log-weights that sum to one.
 
     - `posterior`: what `scale_posterior` returns (S = 1 for `Delta`, the number of atoms for `Atoms`), or any other
-      scalar density on s > 0, by quadrature (S = 512).
+      scalar density on s > 0, by quadrature (S = 768).
 
     Integrals over s of functions that are smooth in log s are then sums, to about 13 digits.
     """
@@ -80,6 +82,5 @@ def atoms(posterior: dist.Distribution) -> tuple[Float[Array, " S"], Float[Array
         return jnp.asarray(posterior.v, float)[None], jnp.zeros(1)
     if isinstance(posterior, Atoms):
         return posterior.values, posterior.log_weights
-    if not isinstance(posterior, ScalePosterior):
-        posterior = ScalePosterior(posterior, 0.0, 0.0)
-    return posterior.rule
+    law = posterior if isinstance(posterior, ScalePosterior) else ScalePosterior(posterior, 0.0, 0.0)
+    return law.rule

@@ -3,11 +3,11 @@
 import warnings
 from typing import Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import logsumexp
+from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 from posterax import PosteraxWarning, weights
 from posterax._precision import precision
@@ -49,10 +49,10 @@ def importance(
     """Self-normalised importance sampling of s given the data. Arguments as for `log_marginal`, and:
 
     - `proposal`: where draws come from. "likelihood" is InverseGamma(count/2 - 1, quad/2), the likelihood read as a
-      density of s, for `count` above 2 and positive `quad`. "prior" is the paper's, and collapses from some dozens of observations on.
-      "mixture" takes a third of each and a third from a Student-t law in log s, of 4 degrees of freedom, at the
-      posterior's centre (by quadrature): no weight can then be large, even where prior and data disagree. Without
-      its likelihood part where that is no law.
+      density of s, for `count` above 2 and positive `quad`. "prior" is the paper's, and collapses from some dozens of
+      observations on. "mixture" takes a third of each and a third from a Student-t law in log s, of 4 degrees of
+      freedom, at the posterior's centre (by quadrature): no weight can then be large, even where prior and data
+      disagree. It goes without its likelihood part where that is no law.
     - `num_draws`: how many draws.
     - `key`: a JAX key.
 
@@ -76,16 +76,24 @@ def importance(
     with precision(64):
         prior, quad = widen(prior), jnp.asarray(quad, float)
         log_q, t = _proposals(prior, quad, count, proposal, num_draws, key)
-        log_weights = log_density(prior)[0](t) + likelihood(quad, count)(t) - log_q
+        log_l, constant = likelihood(quad, count)
+        log_weights = log_density(prior)[0](t) + log_l(t) - log_q
         result = ImportanceSample(
             jnp.exp(t),
             weights.normalise(log_weights),
-            weights.log_mean(log_weights),
+            weights.log_mean(log_weights) + constant,
             float(weights.effective_sample_size(log_weights)),
-            float(weights.pareto_k(log_weights)),
+            _pareto_k(log_weights),
         )
     _complain(result, proposal)
     return result
+
+
+def _pareto_k(log_weights) -> float:
+    """k-hat, and NaN where so few draws have weight that the fit to their tail underflows."""
+    with np.errstate(invalid="ignore"):
+        smoothed, k = weights.smooth(log_weights)
+    return float("nan") if np.isnan(smoothed).any() else float(k)
 
 
 def _proposals(prior, quad, count, proposal, num_draws, key):
@@ -96,8 +104,8 @@ def _proposals(prior, quad, count, proposal, num_draws, key):
         parts.append((log_density(prior)[0], lambda n: jnp.log(prior.sample(key_prior, (n,)))))
     if proposal == "likelihood" or (proposal == "mixture" and count > 2 and quad > 0):
         shape, rate = count / 2 - 1, quad / 2
-        constant = shape * jnp.log(rate) - jax.scipy.special.gammaln(shape)
-        log_l = likelihood(quad, count)
+        log_l, constant = likelihood(quad, count)
+        constant = constant + shape * jnp.log(rate) - gammaln(shape)
         parts.append(
             (
                 lambda t: log_l(t) + t + constant,

@@ -9,18 +9,18 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from ._scale_nodes import POINTS, WEIGHTS, Log, from_line, integrate, place, rule, to_line
+from ._scale_nodes import POINTS, WEIGHTS, End, Log, from_line, integrate, place, rule, to_line
 
 _DEGREE = POINTS.size - 1
 
 
-def log_total(log_f: Log, low=-np.inf, high=np.inf) -> Float[Array, ""]:
+def log_total(log_f: Log, low: End = -np.inf, high: End = np.inf) -> Float[Array, ""]:
     """Log of the integral of exp(log_f) over t."""
     nodes, log_weights = integrate(log_f, low, high)
     return logsumexp(log_weights + log_f(nodes))
 
 
-def mean_and_variance(log_f: Log, low=-np.inf, high=np.inf) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def mean_and_variance(log_f: Log, low: End = -np.inf, high: End = np.inf) -> tuple[Float[Array, ""], Float[Array, ""]]:
     r"""Mean and variance of s. Each is an integral with nodes of its own.
 
     Infinite where `tail_index` is at most 1, or 2 for the variance. Where it is above by less than 0.1, the tail beyond
@@ -40,8 +40,8 @@ def mean_and_variance(log_f: Log, low=-np.inf, high=np.inf) -> tuple[Float[Array
     return jnp.where(index <= 1, jnp.inf, mean), jnp.where(index <= 2, jnp.inf, variance)
 
 
-def tail_index(log_f: Log, high=np.inf) -> Float[Array, ""]:
-    r"""The $\alpha$ of a density of s that falls as $s^{-\alpha - 1}$; infinite for a lighter tail or a bounded support.
+def tail_index(log_f: Log, high: End = np.inf) -> Float[Array, ""]:
+    r"""The $\alpha$ of a density of s that falls as $s^{-\alpha - 1}$; infinite for lighter tails and bounded supports.
 
     Read from the slope of the log density between t = 200 and 300, and rounded to 9 decimals: an index that is exactly
     1 or 2 is seen as such. Moments of order alpha and above are infinite.
@@ -53,7 +53,7 @@ def tail_index(log_f: Log, high=np.inf) -> Float[Array, ""]:
     return jnp.where(light, jnp.inf, slope)
 
 
-def cumulative(log_f: Log, t: Array, low=-np.inf, high=np.inf) -> Array:
+def cumulative(log_f: Log, t: Array, low: End = -np.inf, high: End = np.inf) -> Array:
     """P(log s <= t), each entry of `t`, of any shape. Absolute accuracy about 1e-14."""
     edges, densities, _ = _densities(log_f, low, high)
     before = _before(edges, densities)
@@ -66,7 +66,7 @@ def cumulative(log_f: Log, t: Array, low=-np.inf, high=np.inf) -> Array:
     return value / before[-1]
 
 
-def quantile(log_f: Log, q: Array, low=-np.inf, high=np.inf) -> Array:
+def quantile(log_f: Log, q: Array, low: End = -np.inf, high: End = np.inf) -> Array:
     """The t at which `cumulative` is `q`, each entry; NaN for a `q` outside [0, 1].
 
     Differentiable in `q` and in whatever `log_f` depends on: a last Newton step carries the gradient. The tails end
@@ -100,7 +100,7 @@ def quantile(log_f: Log, q: Array, low=-np.inf, high=np.inf) -> Array:
 
 
 def _densities(log_f, low, high):
-    """The edges of the panels; the density of u at their nodes, `(panels, 16)`, in a unit of about its maximum; log unit."""
+    """The edges of the panels; the density of u at their nodes, `(panels, 16)`, in units of its maximum; log unit."""
     edges = place(log_f, low, high)
     nodes, log_weights = rule(edges, low, high)
     share = jnp.diff(edges)[:, None] / 2 * WEIGHTS

@@ -8,8 +8,8 @@ support. Everything has a fixed amount of work, so it can be jitted and mapped.
   where an end is finite. It turns a jump of the density at an end into an exponential tail.
 - Range. A coarse grid and repeated zooming find the maximum, bisection the outermost points at which the integrand is
   `DROP` nats below it.
-- Panels. Their edges are quantiles of a mixture of the uniform density on that range, the integrand and its square
-  root, so that a narrow peak within a wide range gets panels too.
+- Panels. Their edges are quantiles of a mixture of the uniform density on that range (one half) and the square and
+  fourth roots of the integrand, so that a narrow peak within a wide range, and its flanks, get panels too.
 
 The place of the nodes has no gradient; with the ends of the support $t$ moves, so their gradient is complete.
 """
@@ -24,18 +24,21 @@ from jaxtyping import Array, Float
 Log = Callable[[Array], Array]
 """Logarithm of a density or an integrand of t = log s, acting on each entry of an array."""
 
+End = Array | float
+"""An end of a support; a Python float where it is known before tracing."""
+
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)
-PANELS = 32
+PANELS = 48
 DROP = 45.0  # nats: what is cut off is below 1e-19 of the integral
 FAR = 350.0  # squares of exp(FAR), which the densities of some laws contain, are still numbers in float64
 COARSE = np.linspace(-FAR, FAR, 1401)
 SPACING = COARSE[1] - COARSE[0]
 
 
-def integrate(log_f: Log, low=-np.inf, high=np.inf) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
-    r"""Nodes and log-weights of a rule for the integral over t from `low` to `high` of $e^{\log f(t)}$, S = 512.
+def integrate(log_f: Log, low: End = -np.inf, high: End = np.inf) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+    r"""Nodes and log-weights of a rule for the integral over t from `low` to `high` of $e^{\log f(t)}$, S = 768.
 
-    - `log_f`: acts on each entry of an array of t. It may be `-inf`; NaN and `+inf` count as `-inf` when nodes are placed.
+    - `log_f`: acts on each entry of an array of t. It may be `-inf`, and NaN and `+inf` count as that for the place.
     - `low`, `high`: the ends of the support in t, scalars, infinite where there is none.
 
     The logarithm of the integral is `logsumexp(log_weights + log_f(nodes))`; the same rule is good for `log_f` times
@@ -45,7 +48,7 @@ def integrate(log_f: Log, low=-np.inf, high=np.inf) -> tuple[Float[Array, " S"],
     return rule(place(log_f, low, high), low, high)
 
 
-def place(log_f: Log, low=-np.inf, high=np.inf) -> Float[Array, " panels+1"]:
+def place(log_f: Log, low: End = -np.inf, high: End = np.inf) -> Float[Array, " panels+1"]:
     """The edges of the panels, in u, ascending and without gradient. Arguments as for `integrate`."""
 
     def log_g(u):
@@ -55,13 +58,15 @@ def place(log_f: Log, low=-np.inf, high=np.inf) -> Float[Array, " panels+1"]:
 
     coarse = jnp.asarray(COARSE)
     values = log_g(coarse)
-    peak = _climb(log_g, coarse[jnp.argmax(values)])
-    threshold = log_g(peak) - DROP
+    peak, highest = _climb(log_g, coarse[jnp.argmax(values)])
+    threshold = highest - DROP
     left, right = _range(log_g, values > threshold, threshold, peak)
     return _panels(log_g, left, right)
 
 
-def rule(edges: Float[Array, " panels+1"], low=-np.inf, high=np.inf) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+def rule(
+    edges: Float[Array, " panels+1"], low: End = -np.inf, high: End = np.inf
+) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
     """Nodes in t and log-weights of the Gauss-Legendre rule on these panels of u."""
     half = jnp.diff(edges)[:, None] / 2
     u = edges[:-1, None] + half * (1 + POINTS)
@@ -69,27 +74,34 @@ def rule(edges: Float[Array, " panels+1"], low=-np.inf, high=np.inf) -> tuple[Fl
     return t.ravel(), (log_slope + jnp.log(half * WEIGHTS)).ravel()
 
 
-def from_line(u: Array, low, high) -> tuple[Array, Array]:
-    """T in `(low, high)` of u on the line, and log dt/du."""
+def from_line(u: Array, low: End, high: End) -> tuple[Array, Array]:
+    """The t in `(low, high)` of u on the line, and log dt/du."""
+    if _no_ends(low, high):
+        return u, jnp.zeros_like(u)
     low, high, below, above, bounded = _ends(low, high)
     up, down = jax.nn.softplus(u), jax.nn.softplus(-u)
     width = jnp.where(bounded, high - low, 1)
-    one_end = jnp.where(below, low + up, jnp.where(above, high - down, u))
-    near_low = low + width * jnp.exp(-down)
-    near_high = high - width * jnp.exp(-up)
-    t = jnp.where(bounded, jnp.where(u < 0, near_low, near_high), one_end)
-    log_slope = jnp.where(below, -down, jnp.where(above, -up, 0.0))
-    return t, jnp.where(bounded, jnp.log(width) - up - down, log_slope)
+    both = jnp.where(u < 0, low + width * jnp.exp(-down), high - width * jnp.exp(-up))
+    t = jnp.where(bounded, both, jnp.where(below, low + up, jnp.where(above, high - down, u)))
+    log_slope = jnp.where(below, -down, 0) + jnp.where(above, -up, 0) + jnp.where(bounded, jnp.log(width), 0)
+    return t, log_slope
 
 
-def to_line(t: Array, low, high) -> Array:
+def to_line(t: Array, low: End, high: End) -> Array:
     """The inverse of `from_line`; an end of the support, and what lies beyond it, becomes an infinity."""
+    if _no_ends(low, high):
+        return t
     low, high, below, above, bounded = _ends(low, high)
     over = jnp.where(below, t - low, 1)
     under = jnp.where(above, high - t, 1)
     u = jnp.where(below, _inverse_softplus(over), jnp.where(above, -_inverse_softplus(under), t))
     u = jnp.where(bounded, _log(over) - _log(under), u)
     return jnp.where(over <= 0, -jnp.inf, jnp.where(under <= 0, jnp.inf, u))
+
+
+def _no_ends(low, high) -> bool:
+    """Whether it is known before tracing that the support is the whole line, as for most laws on s > 0."""
+    return isinstance(low, float) and isinstance(high, float) and low == -np.inf and high == np.inf
 
 
 def _ends(low, high):
@@ -107,15 +119,17 @@ def _inverse_softplus(x):
     return x + jnp.log(-jnp.expm1(-x))
 
 
-def _climb(log_g: Log, start: Array) -> Array:
-    """The maximum near a point of the coarse grid, to about 1e-8."""
+def _climb(log_g: Log, start: Array) -> tuple[Array, Array]:
+    """The maximum near a point of the coarse grid, to about 1e-8, and its value."""
     offsets = jnp.linspace(-1.0, 1.0, 33)
 
-    def zoom(step, centre):
-        u = centre + SPACING * 8.0**-step * offsets
-        return u[jnp.argmax(log_g(u))]
+    def zoom(step, best):
+        u = best[0] + SPACING * 8.0**-step * offsets
+        values = log_g(u)
+        index = jnp.argmax(values)
+        return u[index], values[index]
 
-    return jax.lax.fori_loop(0, 9, zoom, start)
+    return jax.lax.fori_loop(0, 9, zoom, (start, start))
 
 
 def _range(log_g: Log, above: Array, threshold: Array, peak: Array) -> tuple[Array, Array]:
@@ -146,7 +160,8 @@ def _panels(log_g: Log, left: Array, right: Array) -> Array:
         y = (y[1:] + y[:-1]) / 2
         return y / jnp.sum(y)
 
-    share = (cells(jnp.exp(value)) + cells(jnp.exp(value / 2)) + 1 / (grid.size - 1)) / 3
-    share = jnp.where(jnp.isnan(share), 1 / (grid.size - 1), share)  # an integrand that is zero everywhere
+    uniform = 1 / (grid.size - 1)
+    share = uniform / 2 + (cells(jnp.exp(value / 2)) + cells(jnp.exp(value / 4))) / 4
+    share = jnp.where(jnp.isnan(share), uniform, share)  # an integrand that is zero everywhere
     cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(share)])
     return jnp.interp(jnp.linspace(0.0, cumulative[-1], PANELS + 1), cumulative, grid)

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ._scale_law import cumulative, mean_and_variance, quantile
-from ._scale_nodes import Log, integrate
+from ._scale_nodes import End, Log, integrate
 from ._scale_prior import ends, likelihood, log_density, widen
 
 
@@ -22,41 +22,46 @@ class ScalePosterior(dist.Distribution):
     - `count`: n times m, a scalar: how many observations. `quad = count = 0` gives back the prior.
 
     `log_prob` is exact up to quadrature of the normaliser, which is made once. Draws invert the distribution function
-    and are differentiable in `quad` and in the prior's parameters; their tails end where the density of log s is 45 nats
-    below its maximum. Float64 must be switched on. Source: scale mixtures, Lee et al. (2022), arXiv:2107.01408, eq. for
-    the importance weights; here the integral is done by quadrature.
+    and are differentiable in `quad` and in the prior's parameters; their tails end where the density of log s is 45
+    nats below its maximum. Float64 must be switched on. Source of the law: Lee et al. (2022), arXiv:2107.01408, who
+    sample it by importance.
     """
 
-    arg_constraints = {"quad": constraints.nonnegative, "count": constraints.nonnegative}
-    pytree_data_fields = ("prior", "quad", "count", "nodes", "log_weights", "log_marginal")
+    arg_constraints = {"quad": constraints.nonnegative, "count": constraints.nonnegative}  # noqa: RUF012
+    pytree_data_fields = ("prior", "quad", "count", "nodes", "log_weights", "log_total")
     prior: dist.Distribution
     nodes: Float[Array, " S"]
     log_weights: Float[Array, " S"]
-    log_marginal: Float[Array, ""]
+    log_total: Float[Array, ""]
 
     def __init__(self, prior: dist.Distribution, quad, count, *, validate_args: bool | None = None):
         self.prior = widen(prior)
         self.quad, self.count = jnp.asarray(quad, float), jnp.asarray(count, float)
-        self.nodes, self.log_weights, self.log_marginal = _solve(self.prior, self.quad, self.count)
+        self.nodes, self.log_weights, self.log_total = _solve(self.prior, self.quad, self.count)
         super().__init__(validate_args=validate_args)
 
     @property
-    def support(self):  # type: ignore[override]
+    def support(self):
         """The support of the prior."""
         return self.prior.support
 
     @property
+    def log_marginal(self) -> Float[Array, ""]:
+        """What the function `log_marginal` gives, in nats; always by quadrature."""
+        return self.log_total + likelihood(self.quad, self.count)[1]
+
+    @property
     def rule(self) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
-        """The law as S = 512 scales and their log-weights, which sum to one: nodes of the quadrature."""
+        """The law as S = 768 scales and their log-weights, which sum to one: nodes of the quadrature."""
         return jnp.exp(self.nodes), self.log_weights
 
     @validate_sample
     def log_prob(self, value):
         """Log density at `value`, in nats."""
         log_s = jnp.log(value)
-        return self._law[0](log_s) - log_s - self.log_marginal
+        return self._law[0](log_s) - log_s - self.log_total
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape`, by inversion of the distribution function."""
         return self.icdf(jr.uniform(key, self.shape(sample_shape), self.quad.dtype))
 
@@ -86,10 +91,10 @@ class ScalePosterior(dist.Distribution):
         return log_posterior(self.prior, self.quad, self.count)
 
 
-def log_posterior(prior, quad, count) -> tuple[Log, Array, Array]:
-    """Log density of t = log s given the data, not normalised, and the ends of its support."""
+def log_posterior(prior, quad, count) -> tuple[Log, End, End]:
+    """Log density of t = log s given the data, up to a constant, and the ends of its support."""
     log_h, low, high = log_density(prior)
-    log_l = likelihood(quad, count)
+    log_l, _ = likelihood(quad, count)
     return lambda t: log_h(t) + log_l(t), low, high
 
 

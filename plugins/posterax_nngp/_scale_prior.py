@@ -9,22 +9,25 @@ from posterax._precision import precision
 
 from ._priors import Atoms, GeneralizedInverseGaussian
 from ._scale_law import log_total, tail_index
-from ._scale_nodes import Log
+from ._scale_nodes import End, Log
 
 _ROUNDING = 1e-14
 
 
-def log_density(prior: dist.Distribution) -> tuple[Log, Array, Array]:
+def log_density(prior: dist.Distribution) -> tuple[Log, End, End]:
     """The log density of t = log s, and the ends of the support in t.
 
     The density is `-inf` outside the support, whatever `prior.log_prob` says there.
     """
     prior = widen(prior)
     low, high = ends(prior)
-    smallest, largest = low * (1 + _ROUNDING / 10), high * (1 - _ROUNDING / 10)
     if isinstance(prior, GeneralizedInverseGaussian):
         constant, kernel = prior.log_normaliser, prior.log_kernel
-        return lambda t: kernel(t) - constant, jnp.asarray(-np.inf), jnp.asarray(np.inf)
+        return lambda t: kernel(t) - constant, -np.inf, np.inf
+
+    if isinstance(low, float) and isinstance(high, float) and (low, high) == (0, np.inf):
+        return lambda t: jnp.asarray(prior.log_prob(jnp.exp(t))) + t, -np.inf, np.inf
+    smallest, largest = low * (1 + _ROUNDING / 10), high * (1 - _ROUNDING / 10)
 
     def log_h(t):
         s = jnp.exp(t)
@@ -34,10 +37,10 @@ def log_density(prior: dist.Distribution) -> tuple[Log, Array, Array]:
     return log_h, _log(low), _log(high)
 
 
-def likelihood(quad, count) -> Log:
-    r"""Log of $s^{-\mathrm{count}/2} e^{-\mathrm{quad}/(2 s)}$ as a function of t = log s.
+def likelihood(quad, count) -> tuple[Log, Array]:
+    r"""Log of $s^{-\mathrm{count}/2} e^{-\mathrm{quad}/(2 s)}$ in two parts: a function of t = log s, and a constant.
 
-    Written around its maximum, so that a `count` of 1e5 costs no digits where the two terms nearly cancel.
+    The function is about 0 at its maximum, so that a `count` of 1e5, with a constant of a million, costs no digits.
     """
     quad, count = jnp.asarray(quad, float), jnp.asarray(count, float)
     centre = jax.lax.stop_gradient(jnp.log(jnp.maximum(quad, 1e-300) / jnp.maximum(count, 1)))
@@ -45,13 +48,13 @@ def likelihood(quad, count) -> Log:
 
     def log_l(t):
         x = t - centre
-        return -count / 2 * (x + jnp.expm1(-x) + 1 + centre) - rest / 2 * jnp.exp(-t)
+        return -count / 2 * (x + jnp.expm1(-x)) - rest / 2 * jnp.exp(-t)
 
-    return log_l
+    return log_l, -count / 2 * (1 + centre)
 
 
-def ends(prior: dist.Distribution) -> tuple[Array, Array]:
-    """The smallest and largest value of the prior's support, 0 and infinity where it has no others."""
+def ends(prior: dist.Distribution) -> tuple[End, End]:
+    """The smallest and largest value of the prior's support; the numbers 0 and infinity where it has no others."""
     low = getattr(prior.support, "lower_bound", None)
     high = getattr(prior.support, "upper_bound", None)
     if low is None:
@@ -60,15 +63,20 @@ def ends(prior: dist.Distribution) -> tuple[Array, Array]:
             f"{name(prior)} with support {prior.support}. Take for instance dist.InverseGamma(2, 2), a truncated or "
             "folded distribution, or dist.TransformedDistribution(..., dist.transforms.ExpTransform())."
         )
-    return jnp.asarray(low, float), jnp.asarray(np.inf if high is None else high, float)
+    high = np.inf if high is None else high
+    return _end(low), _end(high)
+
+
+def _end(value) -> End:
+    return value if isinstance(value, float) else jnp.asarray(value, float)
 
 
 def check_prior(prior) -> None:
     """Say what is wrong with a prior of the scale before it is used. NumPyro's or any other distribution on s > 0.
 
     Raises `TypeError` where it is no NumPyro distribution. Raises `ValueError` where it is not scalar, has values that
-    are not positive, is discrete (but not `Atoms`), or does not integrate to one by the quadrature that the posterior is
-    made of: an improper prior, one with jumps, or one with a peak that is too narrow to be found.
+    are not positive, is discrete (but not `Atoms`), or does not integrate to one by the quadrature that the posterior
+    is made of: an improper prior, one with jumps, or one with a peak that is too narrow to be found.
     """
     if not isinstance(prior, dist.Distribution):
         raise TypeError(
@@ -82,7 +90,7 @@ def check_prior(prior) -> None:
         )
     with precision(64):
         if isinstance(prior, (dist.Delta, Atoms)):
-            values = prior.v if isinstance(prior, dist.Delta) else prior.values
+            values = jnp.asarray(prior.v if isinstance(prior, dist.Delta) else prior.values)
             if not jnp.all((values > 0) & (values < jnp.inf)):
                 raise ValueError(f"The prior of the scale must have positive finite values; got {values}.")
             return
@@ -94,8 +102,8 @@ def check_prior(prior) -> None:
         mass = float(jnp.exp(_log_mass(prior)))
     if not abs(mass - 1) < 1e-6:
         raise ValueError(
-            f"The prior of the scale must have a density that quadrature in log s integrates to 1; that of {name(prior)} "
-            f"gives {mass:.7g}. Take a proper prior; for a mixture of very narrow peaks, Atoms."
+            "The prior of the scale must have a density that quadrature in log s integrates to 1; that of "
+            f"{name(prior)} gives {mass:.7g}. Take a proper prior; for a mixture of very narrow peaks, Atoms."
         )
 
 
@@ -105,6 +113,7 @@ def mean_is_infinite(prior: dist.Distribution) -> bool:
     From the prior's own `mean` where it has one, else from how its density falls at large s.
     """
     with precision(64):
+        prior = jax.tree.map(jnp.asarray, prior)  # Python numbers would raise ZeroDivisionError in some means
         try:
             mean = prior.mean
         except NotImplementedError:

@@ -1,0 +1,86 @@
+"""Maximum marginal likelihood: L-BFGS on the log evidence in unconstrained hyper-parameters."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from posterax import PosteraxWarning
+
+from ._evidence import log_evidence
+from ._parameters import Hyper, constrained, unconstrained
+
+_REACH = 25.0  # nothing is searched further than this from where it began, in logarithms
+_SPREAD = 1.0  # of random starts, in logarithms
+_WORST = 1e100
+
+
+def maximise(
+    hyper: Hyper, x: Any, y: Any, inducing: Any, *, learn: tuple[str, ...], tied: bool, max_steps: int, num_starts: int,
+    key: Any,
+) -> tuple[Hyper, dict[str, Any]]:  # fmt: skip
+    """The hyper-parameters of largest evidence, and the record: evaluations, evidence of each start, convergence.
+
+    The first start is where `hyper` stands, others are normal around it. Where the prior is a point mass to be learnt
+    and the noise is tied, the likeliest scale has a closed form and is set by it throughout.
+    """
+    from scipy.optimize import minimize
+
+    profiled = is_profiled(hyper, learn, tied)
+    free = unconstrained(hyper, tuple(name for name in learn if not (profiled and name == "scale_prior")))
+    if not free:
+        return hyper, {"evaluations": 0, "starts": [], "converged": True}
+    start, unravel = ravel_pytree(free)
+    start, evaluate = np.asarray(start), _Objective(hyper, unravel, x, y, inducing, tied, profiled)
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    found = []
+    for number in range(num_starts):
+        begin = start if number == 0 else start + _SPREAD * random.normal(size=start.shape)
+        bounds = [(value - _REACH, value + _REACH) for value in begin]
+        done = minimize(evaluate, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_steps})
+        found.append((float(-done.fun), done.x, done.nit < max_steps))
+    value, vector, converged = max(found, key=lambda one: one[0])
+    if value <= -_WORST:
+        raise ValueError(
+            "No hyper-parameters with a finite evidence were found: the Gram matrix is not positive definite even with "
+            "a jitter of 1e-6 of its diagonal. Start from a larger `noise`, or take fewer layers."
+        )
+    if not converged:
+        words = f"The evidence had not converged after {max_steps} steps of L-BFGS. Give more `max_steps`."
+        warnings.warn(words, PosteraxWarning, stacklevel=4)
+    record = {"evaluations": evaluate.count, "starts": [one[0] for one in found], "converged": converged}
+    return constrained(hyper, unravel(jnp.asarray(vector))), record
+
+
+def is_profiled(hyper: Hyper, learn: tuple[str, ...], tied: bool) -> bool:
+    """Whether the scale is one number to be set to its likeliest value, which has a closed form."""
+    return tied and "scale_prior" in learn and isinstance(hyper.scale_prior, dist.Delta)
+
+
+class _Objective:
+    """The negative log evidence and its gradient, as SciPy asks for them."""
+
+    def __init__(self, hyper: Hyper, unravel: Any, *rest: Any):
+        self.hyper, self.unravel, self.rest, self.count = hyper, unravel, rest, 0
+
+    def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        self.count += 1
+        value, gradient = value_and_gradient(self.unravel(jnp.asarray(vector)), self.hyper, *self.rest)
+        value, gradient = float(value), np.asarray(ravel_pytree(gradient)[0])
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return _WORST, np.zeros_like(vector)
+        return -value, -gradient
+
+
+@eqx.filter_jit
+def value_and_gradient(free: dict, hyper: Hyper, x: Any, y: Any, inducing: Any, tied: bool, profiled: bool) -> Any:
+    """The log evidence, and its gradient in the unconstrained hyper-parameters `free`."""
+
+    def value(free):
+        return log_evidence(constrained(hyper, free), x, y, inducing, tied=tied, profiled=profiled)[0]
+
+    return jax.value_and_grad(value)(free)

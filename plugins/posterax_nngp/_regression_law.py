@@ -1,0 +1,174 @@
+"""What a regression knows of its data, and the laws that follow."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import logsumexp
+from jaxtyping import Array
+
+from . import _free, _inducing, _predictive, _solve
+from ._compress import compress
+from ._evidence import from_terms
+from ._parameters import Hyper
+from ._priors import Atoms
+from ._scale import importance, log_marginal, scale_posterior
+from ._scale_nodes import integrate
+from ._scale_prior import log_density
+
+_COMPONENTS = 48  # of a joint predictive mixture with free noise, where each has a covariance matrix of its own
+
+
+class Knowledge(eqx.Module):
+    """Data in the units of the model, and what was computed of them once and for all.
+
+    - `x`, `y`: `(n, ...)` and `(n, m)`. `state`: factors. `units`: shift and scale of the data, and whether y had no
+      axis of outputs. `drawn`: scales and log-weights of importance sampling.
+    """
+
+    x: Any
+    y: Any
+    state: dict[str, Any]
+    units: dict[str, Any]
+    drawn: tuple[Any, Any] | None = None
+
+    def widened(self) -> "Knowledge":
+        """With arrays of JAX's, in the precision in force."""
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, self)
+
+
+@eqx.filter_jit
+def learn(
+    hyper: Hyper, x: Array, y: Array, inducing: Any, *, tied: bool, profiled: bool
+) -> tuple[Knowledge, Hyper, dict]:
+    """The state, the hyper-parameters (with a profiled scale put in), and log evidence and jitter."""
+    n, m = y.shape
+    if not tied:
+        state = _free.condition(hyper.kernel, x, y)
+        log_f, support = _free_law(hyper, state)
+        if isinstance(hyper.scale_prior, (dist.Delta, Atoms)):
+            log_evidence = logsumexp(_free_atoms(hyper, state)[2])
+        else:
+            nodes, log_weights = integrate(log_f, *support)
+            log_evidence = logsumexp(log_weights + log_f(nodes))
+        return Knowledge(x, y, state, {}), hyper, {"log_evidence": log_evidence, "jitter": state["jitter"]}
+    if inducing is None:
+        state, penalty = _solve.condition(hyper.kernel, hyper.noise, x, y), 0.0
+    else:
+        state = _inducing.condition(hyper.kernel, hyper.noise, x, y, inducing)
+        penalty = state["penalty"]
+    if profiled:
+        hyper = Hyper(hyper.kernel, hyper.noise, dist.Delta(state["quad"] / (n * m)))
+    log_evidence = from_terms(hyper.scale_prior, state["quad"], state["logdet"], penalty, y.shape, profiled=False)
+    return Knowledge(x, y, state, {}), hyper, {"log_evidence": log_evidence, "jitter": state["jitter"]}
+
+
+def sampled(
+    known: Knowledge, hyper: Hyper, y: Array, proposal: str, num_draws: int, key: Any
+) -> tuple[Knowledge, dict]:
+    """The law of s by importance sampling, and how good it is."""
+    quad = known.state["quad"]
+    drawn = importance(hyper.scale_prior, quad, y.size, proposal=proposal, num_draws=num_draws, key=key)  # pyright: ignore[reportArgumentType]
+    known = eqx.tree_at(lambda k: k.drawn, known, (drawn.scales, drawn.log_weights), is_leaf=lambda leaf: leaf is None)
+    exact = float(log_marginal(hyper.scale_prior, quad, y.size))
+    return known, {
+        "ess": drawn.ess,
+        "pareto_k": drawn.pareto_k,
+        "log_evidence_error": float(drawn.log_marginal) - exact,
+    }
+
+
+def scale_law(hyper: Hyper, known: Knowledge, tied: bool, *, fresh: bool = False) -> dist.Distribution:
+    """The law of s given the data. `fresh`: under a prior that no draws were made for."""
+    if known.drawn is not None and not fresh:
+        return Atoms(*known.drawn)
+    if tied:
+        return scale_posterior(hyper.scale_prior, known.state["quad"], known.y.size)
+    if isinstance(hyper.scale_prior, dist.Delta):
+        return hyper.scale_prior
+    return Atoms(*_free_rule(hyper, known.state))
+
+
+@eqx.filter_jit
+def predict(hyper: Hyper, known: Knowledge, new: Array, noisy: bool, joint: bool, tied: bool, fresh: bool) -> Any:
+    """The law of outputs at `new`, in the units of the data."""
+    units = known.units
+    new = (new - units["x_shift"]) / units["x_scale"]
+    single, per_output = (
+        units["single"],
+        jnp.broadcast_to(jnp.asarray(units["y_scale"], known.y.dtype), known.y.shape[1:]),
+    )
+    if tied:
+        if "inducing" in known.state:
+            mean, unit = _inducing.predict(hyper.kernel, known.state, new, joint=joint)
+        else:
+            mean, unit = _solve.predict(hyper.kernel, known.state, known.x, new, joint=joint)
+        if noisy:
+            unit = _solve.noisy(unit, hyper.noise) if joint else unit + hyper.noise
+        scale = scale_law(hyper, known, tied, fresh=fresh)
+        make = _predictive.tied_joint if joint else _predictive.tied_marginals
+        return make(scale, mean * per_output + units["y_shift"], unit, per_output, single)
+    scales, log_weights = _free_rule(hyper, known.state)
+    if joint:
+        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
+        scales = jnp.exp(nodes)
+    mean, covariance = _free.predict(hyper.kernel, known.state, hyper.noise, known.x, new, scales, joint=joint)
+    if noisy:
+        covariance = covariance + (hyper.noise * jnp.eye(len(new)) if joint else hyper.noise)
+    make = _predictive.free_joint if joint else _predictive.free_marginals
+    return make(log_weights, mean * per_output + units["y_shift"], covariance, per_output, single)
+
+
+def leave_one_out(hyper: Hyper, known: Knowledge, tied: bool) -> tuple[Array, Array]:
+    """Log density of each row given the others, and its mean, in the units of the data."""
+    units, (n, m) = known.units, known.y.shape
+    if tied:
+        mean, unit, quads = _solve.leave_one_out(known.state, known.y)
+        residual = jnp.sum((known.y - mean) ** 2, axis=1) / unit
+        one = lambda quad: log_marginal(hyper.scale_prior, quad, n * m)  # noqa: E731
+        others = lambda quad: log_marginal(hyper.scale_prior, quad, (n - 1) * m)  # noqa: E731
+        over_scale = jax.lax.map(lambda pair: one(pair[0] + pair[1]) - others(pair[0]), (quads, residual))
+        log_density = over_scale - 0.5 * m * jnp.log(2 * np.pi * unit)
+    else:
+        scales, log_weights = _free_rule(hyper, known.state)
+        log_density, mean = _free.leave_one_out(known.state, hyper.noise, known.y, scales, log_weights)
+    log_density = log_density - m * jnp.mean(jnp.log(jnp.asarray(units["y_scale"])))
+    mean = mean[:, 0] if units["single"] else mean
+    return log_density, mean * units["y_scale"] + units["y_shift"]
+
+
+def _free_law(hyper: Hyper, state: dict) -> tuple[Any, Any]:
+    if isinstance(hyper.scale_prior, (dist.Delta, Atoms)):
+        return None, None
+    return _free.log_integrand(hyper.scale_prior, state, hyper.noise), log_density(hyper.scale_prior)[1:]
+
+
+def _free_atoms(hyper: Hyper, state: dict) -> tuple[Array, Array, Array]:
+    """Scales of a discrete prior, their posterior log-weights, and those before normalising."""
+    prior = hyper.scale_prior
+    if isinstance(prior, dist.Delta):
+        scales, log_prior = jnp.asarray(prior.v)[None], jnp.zeros(1)
+    else:
+        scales, log_prior = prior.values, prior.log_weights  # pyright: ignore[reportAttributeAccessIssue]
+    log_f = _free.log_integrand(_Flat(), state, hyper.noise)  # pyright: ignore[reportArgumentType]
+    log_terms = log_prior + log_f(jnp.log(scales)) - jnp.log(scales)
+    return scales, log_terms - logsumexp(log_terms), log_terms
+
+
+class _Flat:
+    """A prior whose density is one everywhere."""
+
+    def log_prob(self, value: Array) -> Array:
+        return jnp.zeros_like(value)
+
+
+def _free_rule(hyper: Hyper, state: dict) -> tuple[Array, Array]:
+    log_f, support = _free_law(hyper, state)
+    if log_f is None:
+        return _free_atoms(hyper, state)[:2]
+    nodes, log_weights = integrate(log_f, *support)
+    log_weights = log_weights + log_f(nodes)
+    return jnp.exp(nodes), log_weights - logsumexp(log_weights)

@@ -1,0 +1,167 @@
+"""What the peers compute, each in an environment of its own: `python _nngp_peers.py PROGRAM` there.
+
+Only NumPy and the peer are imported. A program sets up its problem and returns a function that computes the answer
+once, to the end; `serve` times it whenever a line says so.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+N, D = 2000, 8
+DEPTH, WEIGHT_VARIANCE, BIAS_VARIANCE = 3, 2.0, 0.1
+LENGTHSCALE, VARIANCE, NOISE = 2.0, 1.0, 0.1
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal inputs (N, D), and a smooth function of them with noise of variance NOISE (N,)."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(N, D))
+    signal = np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.3 * x[:, 3] ** 2
+    return x, (signal - signal.mean()) / signal.std() + np.sqrt(NOISE) * random.normal(size=N)
+
+
+# Gram matrix of a ReLU network
+
+
+def neural_tangents_gram():
+    import jax
+    import jax.numpy as jnp
+    from neural_tangents import stax
+
+    jax.config.update("jax_enable_x64", True)
+    layers = []
+    for _ in range(DEPTH):
+        layers += [stax.Dense(1, W_std=WEIGHT_VARIANCE**0.5, b_std=BIAS_VARIANCE**0.5), stax.Relu()]
+    kernel = stax.serial(*layers, stax.Dense(1, W_std=1.0, b_std=None))[2]
+    gram = jax.jit(lambda x: kernel(x, None, "nngp"))
+    x = jnp.asarray(data()[0])
+    return lambda: jax.block_until_ready(gram(x))
+
+
+# Log evidence of a Matern 5/2 process, and its gradient in lengthscale, variance and noise
+
+
+def tinygp_evidence():
+    import jax
+    import jax.numpy as jnp
+    from tinygp import GaussianProcess, kernels
+
+    jax.config.update("jax_enable_x64", True)
+    x, y = map(jnp.asarray, data())
+
+    def log_evidence(logs):
+        lengthscale, variance, noise = jnp.exp(logs)
+        # The metric of the other peers: tinygp's own default is the sum of absolute differences.
+        kernel = variance * kernels.Matern52(lengthscale, distance=kernels.distance.L2Distance())
+        return GaussianProcess(kernel, x, diag=noise).log_probability(y)
+
+    both = jax.jit(jax.value_and_grad(log_evidence))
+    logs = jnp.log(jnp.asarray([LENGTHSCALE, VARIANCE, NOISE]))
+    return lambda: jax.block_until_ready(both(logs))
+
+
+def gpjax_evidence():
+    import equinox as eqx
+    import gpjax
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    x, y = data()
+    rows = gpjax.Dataset(X=jnp.asarray(x), y=jnp.asarray(y)[:, None])
+    prior = gpjax.gps.Prior(
+        mean_function=gpjax.mean_functions.Zero(),
+        kernel=gpjax.kernels.Matern52(lengthscale=jnp.asarray(LENGTHSCALE), variance=jnp.asarray(VARIANCE)),
+    )
+    model = prior * gpjax.likelihoods.Gaussian(obs_stddev=jnp.asarray(NOISE**0.5))
+    both = eqx.filter_jit(eqx.filter_value_and_grad(gpjax.objectives.conjugate_mll))
+    return lambda: jax.block_until_ready(both(model, rows))
+
+
+def gpytorch_evidence(cholesky: bool = False):
+    import gpytorch
+    import torch
+
+    x, y = (torch.as_tensor(value) for value in data())
+
+    class Matern(gpytorch.models.ExactGP):
+        def __init__(self, likelihood):
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ZeroMean()
+            self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.MaternKernel(nu=2.5))
+
+        def forward(self, x):
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    likelihood = gpytorch.likelihoods.GaussianLikelihood()
+    model = Matern(likelihood).double().train()
+    model.covar_module.base_kernel.lengthscale = LENGTHSCALE
+    model.covar_module.outputscale = VARIANCE
+    likelihood.noise = NOISE
+    objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+
+    def once():
+        with gpytorch.settings.max_cholesky_size(2 * N) if cholesky else contextlib.nullcontext():
+            model.zero_grad()
+            value = N * objective(model(x), y)
+            value.backward()
+        return (value.item(), *(parameter.grad for parameter in model.parameters()))
+
+    return once
+
+
+def gpytorch_cholesky_evidence():
+    return gpytorch_evidence(cholesky=True)
+
+
+PROGRAMS = {
+    "neural-tangents-gram": neural_tangents_gram,
+    "tinygp-evidence": tinygp_evidence,
+    "gpjax-evidence": gpjax_evidence,
+    "gpytorch-evidence": gpytorch_evidence,
+    "gpytorch-cholesky-evidence": gpytorch_cholesky_evidence,
+}
+
+
+# The exchange with the process that asks: one line of JSON an answer
+
+
+def serve(program: Callable[[], Callable]) -> None:
+    """Answers each line on the standard input with the seconds of one computation.
+
+    Before the first, the program is set up and run once. `value` sums up the first part of the answer; `peak` is the
+    largest resident memory so far, and `before` what it was when the computation had not been run, both in MiB.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes elsewhere
+
+    def say(**answer):
+        print(json.dumps(answer), file=answers, flush=True)
+
+    once = program()
+    before = _peak()
+    once()
+    say(before=before)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        answer = once()
+        seconds = time.perf_counter() - began
+        first = answer[0] if isinstance(answer, tuple) else answer
+        say(seconds=seconds, value=float(np.sum(np.asarray(first))), peak=_peak())
+        del answer, first
+
+
+def _peak() -> float:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    serve(PROGRAMS[sys.argv[1]])
