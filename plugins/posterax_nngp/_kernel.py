@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 from posterax import in_float64
+from posterax._precision import precision
 
 from ._blocks import rectangular, symmetric
 
@@ -160,11 +161,9 @@ def as_inputs(x: Any, name: str, event_ndim: int) -> Array:
 
 def in_float64_array(x: Any) -> Array:
     """A JAX array of float64, in a float32 program too; tracers are only cast."""
-    import jax
-
     if isinstance(x, Tracer):
         return x
-    with jax.enable_x64(True):
+    with precision(64):
         return jnp.asarray(np.asarray(x, dtype=np.float64))
 
 
