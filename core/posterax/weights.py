@@ -30,6 +30,8 @@ from ._resampling import Stratified as Stratified
 from ._resampling import Systematic as Systematic
 from ._resampling import as_vector, check_vector, whole_weights
 
+_WIDEST_TAIL = 300.0  # nats: the generalised Pareto fit works with weights themselves, whose exponents end at 708
+
 
 def normalise(log_weights: Float[ArrayLike, " n"]) -> Float[Array, " n"]:
     """The log-weights shifted so that the weights sum to one."""
@@ -169,7 +171,8 @@ def smooth(log_weights: Float[ArrayLike, " n"]) -> tuple[np.ndarray, float]:
 
     The largest weights are replaced by quantiles of the generalised Pareto distribution fitted to them, which
     trades a little bias for less variance. Draws without weight stay so. Where `pareto_k` is `-inf` or NaN,
-    nothing is smoothed.
+    nothing is smoothed; nor where the tail spans more than 300 nats, too many for the fit: there k is Hill's
+    estimate (1975), the mean of the tail's log-weights above its threshold, and far above 1.
     """
     given = np.asarray(log_weights, dtype=np.float64)
     check_vector(given.shape)
@@ -183,6 +186,8 @@ def smooth(log_weights: Float[ArrayLike, " n"]) -> tuple[np.ndarray, float]:
     smoothed, k = kept, np.nan
     if tail >= 5 and ordered[-tail - 1] == 0:
         k = -np.inf
+    elif tail >= 5 and np.unique(ordered[-tail:]).size >= 5 and -ordered[-tail - 1] > _WIDEST_TAIL:
+        k = float(np.mean(ordered[-tail:] - ordered[-tail - 1]))
     elif tail >= 5 and np.unique(ordered[-tail:]).size >= 5:
         attempt, k = psis(kept)
         smoothed = attempt if np.isfinite(k) else kept

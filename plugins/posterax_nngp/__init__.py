@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ._activations import Erf as Erf
     from ._activations import GaussHermite as GaussHermite
     from ._activations import ReLU as ReLU
+    from ._classification import ScaleMixtureClassifier as ScaleMixtureClassifier
     from ._cnn import CNNKernel as CNNKernel
     from ._dense import MLPKernel as MLPKernel
     from ._dense import ResNetKernel as ResNetKernel
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from ._scale import scale_posterior as scale_posterior
     from ._stationary import MaternKernel as MaternKernel
     from ._stationary import RBFKernel as RBFKernel
+    from ._variational_elbo import VariationalBound as VariationalBound
+    from ._variational_law import SharedScaleStudentT as SharedScaleStudentT
 
 _HOMES = {
     "_activations": ("Activation", "Erf", "GaussHermite", "ReLU"),
+    "_classification": ("ScaleMixtureClassifier",),
     "_cnn": ("CNNKernel",),
     "_dense": ("MLPKernel", "ResNetKernel"),
     "_kernel": ("Kernel", "Product", "Scaled", "Sum"),
@@ -41,10 +45,14 @@ _HOMES = {
     "_regression": ("ScaleMixtureNNGP",),
     "_scale": ("ImportanceSample", "ScalePosterior", "importance", "log_marginal", "scale_posterior"),
     "_stationary": ("MaternKernel", "RBFKernel"),
+    "_variational_elbo": ("VariationalBound",),
+    "_variational_law": ("SharedScaleStudentT",),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
 __getattr__, __dir__ = lazy(__name__, _HOMES)
+
+_SOURCE = "Lee, Yun, Yang and Lee (2022), arXiv:2107.01408"
 
 # Parts of estimators: published so that files may hold them, and others may list and extend them.
 _PARTS = {
@@ -74,23 +82,54 @@ _PARTS = {
     },
     "knowledge": {
         "regression-knowledge": ("_regression_law:Knowledge", "What a fitted regression knows of its data."),
+        "sparse-process": (
+            "_variational:SparseProcess",
+            "A process known at inducing points: what a classifier learns.",
+        ),
+        "inverse-gamma-scale": ("_variational_scale:InverseGammaScale", "An inverse gamma belief about the scale."),
+        "point-scale": ("_variational_scale:PointScale", "A scale that is one number, learnt."),
     },
     "distribution": {
         "scale-posterior": ("_scale:ScalePosterior", "Law of the scale given data, by quadrature."),
         "scale-mixture": ("_mixture:ScaleMixture", "Gaussians with one shared random scale."),
         "matrix-student-t": ("_mixture:MatrixStudentT", "Multivariate Student-t with several outputs."),
+        "shared-scale-student-t": (
+            "_variational_law:SharedScaleStudentT",
+            "Multivariate Student-t whose columns have covariances of their own and one scale.",
+        ),
     },
 }
 
 
 @hookimpl
 def posterax_plugin_info():
-    return PluginInfo("Scale mixtures of neural-network Gaussian processes: kernels, scale priors, regression.")
+    return PluginInfo(
+        "Scale mixtures of neural-network Gaussian processes: kernels, scale priors, regression, classification."
+    )
 
 
 @hookimpl
 def posterax_components():
     return [
+        ComponentSpec(
+            "scale-mixture-nngp",
+            kind="estimator",
+            target="posterax_nngp._regression:ScaleMixtureNNGP",
+            summary="Regression by a wide network with one random scale: Student-t process and its kin, exact.",
+            tags={"exact", "regression-model"},
+            source=_SOURCE,
+            example="posterax_nngp._examples:regression",
+        ),
+        ComponentSpec(
+            "scale-mixture-nngp-classifier",
+            kind="estimator",
+            target="posterax_nngp._classification:ScaleMixtureClassifier",
+            summary="Classification by a wide network with one random scale: sparse variational, or by labels.",
+            tags={"approximate", "bias=0.1"},
+            source=_SOURCE,
+            example="posterax_nngp._examples_classification:classifier",
+        ),
+    ] + [
         ComponentSpec(name, kind=kind, target=f"posterax_nngp.{target}", summary=summary)
         for kind, parts in _PARTS.items()
         for name, (target, summary) in parts.items()

@@ -533,6 +533,20 @@ def test_the_standard_error_of_a_mean_is_that_of_repeated_runs():
 # Pareto smoothing.
 
 
+@pytest.mark.parametrize("k", [50.0, 200.0, 2000.0])
+@pytest.mark.parametrize("n", [100, 1000, 100_000])
+def test_weights_that_have_collapsed_are_told_so(k, n):
+    """Weights of Pareto tail k span up to thousands of nats. The Hill estimate has a relative sd of 1/sqrt(tail)."""
+    log_weights = k * np.random.default_rng(1).exponential(size=n)
+    smoothed, khat = w.smooth(log_weights)
+    assert 0.4 * k < khat < 2 * k
+    assert np.isfinite(smoothed).all()
+    np.testing.assert_allclose(np.logaddexp.reduce(smoothed), 0, atol=1e-12)
+    given = np.random.default_rng(0).gamma(2.0, size=1000)  # a likelihood of 400 observations, and draws from the prior
+    scales = 2.0 / given
+    assert w.pareto_k(-200 * np.log(scales) - 5760 / scales) > 10
+
+
 @pytest.mark.parametrize("k", [-0.5, 0.2, 0.7, 1.2])
 def test_pareto_k_is_that_of_a_generalised_pareto_tail(k):
     # Weights 1 + ((1 - u)^-k - 1) / k have a generalised Pareto tail of shape k above every threshold. The
