@@ -84,7 +84,7 @@ _PARTS = {
         "regression-knowledge": ("_regression_law:Knowledge", "What a fitted regression knows of its data."),
         "sparse-process": (
             "_variational:SparseProcess",
-            "A process known at inducing points: what a classifier learns.",
+            "A process at inducing points: what a classifier learns.",
         ),
         "inverse-gamma-scale": ("_variational_scale:InverseGammaScale", "An inverse gamma belief about the scale."),
         "point-scale": ("_variational_scale:PointScale", "A scale that is one number, learnt."),
@@ -116,7 +116,7 @@ def posterax_components():
             kind="estimator",
             target="posterax_nngp._regression:ScaleMixtureNNGP",
             summary="Regression by a wide network with one random scale: Student-t process and its kin, exact.",
-            tags={"exact", "regression-model"},
+            tags={"exact"},
             source=_SOURCE,
             example="posterax_nngp._examples:regression",
         ),
