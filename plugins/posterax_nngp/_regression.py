@@ -160,9 +160,9 @@ class ScaleMixtureNNGP(Estimator):
         with precision(None if traced else 64):
             hyper = Hyper(self.kernel, self.noise, prior or self.scale_prior).widened()
             x = jnp.asarray(x, jnp.result_type(float))
-            made = law.predict(
-                hyper, known.widened(), x, observation_noise, joint, self.noise_model == "tied", prior is not None
-            )
+            tied, known = self.noise_model == "tied", known.widened()
+            scale = law.scale_rule(hyper, known, tied, prior is not None)
+            made = law.predict(hyper, known, scale, x, observation_noise, joint, tied)
         return made if traced else _to_caller(made)
 
     def scale_posterior(self) -> dist.Distribution:

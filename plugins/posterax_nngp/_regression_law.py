@@ -15,7 +15,7 @@ from ._compress import compress
 from ._evidence import from_terms
 from ._parameters import Hyper
 from ._priors import Atoms
-from ._scale import importance, log_marginal, scale_posterior
+from ._scale import atoms, importance, log_marginal, scale_posterior
 from ._scale_nodes import integrate
 from ._scale_prior import log_density
 
@@ -93,14 +93,20 @@ def scale_law(hyper: Hyper, known: Knowledge, tied: bool, *, fresh: bool = False
 
 
 @eqx.filter_jit
-def predict(hyper: Hyper, known: Knowledge, new: Array, noisy: bool, joint: bool, tied: bool, fresh: bool) -> Any:
-    """The law of outputs at `new`, in the units of the data."""
+def scale_rule(hyper: Hyper, known: Knowledge, tied: bool, fresh: bool) -> dist.Distribution:
+    """As `scale_law`, in a form that sums can be made of: an inverse gamma law, a point mass or `Atoms`."""
+    law = scale_law(hyper, known, tied, fresh=fresh)
+    return law if isinstance(law, (dist.InverseGamma, dist.Delta, Atoms)) else Atoms(*atoms(law))
+
+
+@eqx.filter_jit
+def predict(
+    hyper: Hyper, known: Knowledge, scale: dist.Distribution, new: Array, noisy: bool, joint: bool, tied: bool
+) -> Any:
+    """The law of outputs at `new`, in the units of the data. `scale`: from `scale_rule`."""
     units = known.units
     new = (new - units["x_shift"]) / units["x_scale"]
-    single, per_output = (
-        units["single"],
-        jnp.broadcast_to(jnp.asarray(units["y_scale"], known.y.dtype), known.y.shape[1:]),
-    )
+    per_output = jnp.broadcast_to(jnp.asarray(units["y_scale"], known.y.dtype), known.y.shape[1:])
     if tied:
         if "inducing" in known.state:
             mean, unit = _inducing.predict(hyper.kernel, known.state, new, joint=joint)
@@ -108,10 +114,9 @@ def predict(hyper: Hyper, known: Knowledge, new: Array, noisy: bool, joint: bool
             mean, unit = _solve.predict(hyper.kernel, known.state, known.x, new, joint=joint)
         if noisy:
             unit = _solve.noisy(unit, hyper.noise) if joint else unit + hyper.noise
-        scale = scale_law(hyper, known, tied, fresh=fresh)
         make = _predictive.tied_joint if joint else _predictive.tied_marginals
-        return make(scale, mean * per_output + units["y_shift"], unit, per_output, single)
-    scales, log_weights = _free_rule(hyper, known.state)
+        return make(scale, mean * per_output + units["y_shift"], unit, per_output, units["single"])
+    scales, log_weights = atoms(scale)
     if joint:
         nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
         scales = jnp.exp(nodes)
@@ -119,9 +124,10 @@ def predict(hyper: Hyper, known: Knowledge, new: Array, noisy: bool, joint: bool
     if noisy:
         covariance = covariance + (hyper.noise * jnp.eye(len(new)) if joint else hyper.noise)
     make = _predictive.free_joint if joint else _predictive.free_marginals
-    return make(log_weights, mean * per_output + units["y_shift"], covariance, per_output, single)
+    return make(log_weights, mean * per_output + units["y_shift"], covariance, per_output, units["single"])
 
 
+@eqx.filter_jit
 def leave_one_out(hyper: Hyper, known: Knowledge, tied: bool) -> tuple[Array, Array]:
     """Log density of each row given the others, and its mean, in the units of the data."""
     units, (n, m) = known.units, known.y.shape

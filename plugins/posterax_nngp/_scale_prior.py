@@ -96,6 +96,13 @@ def check_prior(prior) -> None:
             return
         if prior.is_discrete:
             raise ValueError(f"A discrete prior of the scale must be given as Atoms(values); got {name(prior)}.")
+        if isinstance(prior, dist.InverseGamma):  # in closed form everywhere, and proper
+            if not (prior.concentration > 0 and prior.rate > 0):
+                raise ValueError(
+                    "The prior of the scale must have a positive concentration and rate; got "
+                    f"InverseGamma({prior.concentration}, {prior.rate})."
+                )
+            return
         low, _ = ends(prior)
         if not low >= 0:
             raise ValueError(f"The prior of the scale must be a law on positive values; {name(prior)} reaches {low}.")

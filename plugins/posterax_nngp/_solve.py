@@ -22,7 +22,8 @@ def factorise(matrix: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[A
     jitters = jnp.asarray((0.0, *_JITTERS, jnp.nan), matrix.dtype)
 
     def factor(level):
-        return jnp.linalg.cholesky(matrix + jitters[level] * size * jnp.eye(len(matrix), dtype=matrix.dtype))
+        noisier = matrix + jitters[level] * size * jnp.eye(len(matrix), dtype=matrix.dtype)
+        return jnp.tril(jax.lax.linalg.cholesky(noisier, symmetrize_input=False))
 
     def again(carry):
         level, lower = carry
