@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._cnn import CNNKernel as CNNKernel
     from ._dense import MLPKernel as MLPKernel
     from ._dense import ResNetKernel as ResNetKernel
+    from ._dense import networks as networks
     from ._kernel import Kernel as Kernel
     from ._kernel import Product as Product
     from ._kernel import Scaled as Scaled
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ._scale import scale_posterior as scale_posterior
     from ._stationary import MaternKernel as MaternKernel
     from ._stationary import RBFKernel as RBFKernel
+    from ._trained_law import TrainedEnsembleLaw as TrainedEnsembleLaw
     from ._variational_elbo import VariationalBound as VariationalBound
     from ._variational_law import SharedScaleStudentT as SharedScaleStudentT
 
@@ -38,13 +40,14 @@ _HOMES = {
     "_activations": ("Activation", "Erf", "GaussHermite", "ReLU"),
     "_classification": ("ScaleMixtureClassifier",),
     "_cnn": ("CNNKernel",),
-    "_dense": ("MLPKernel", "ResNetKernel"),
+    "_dense": ("MLPKernel", "ResNetKernel", "networks"),
     "_kernel": ("Kernel", "Product", "Scaled", "Sum"),
     "_mixture": ("MatrixStudentT", "ScaleMixture"),
     "_priors": ("Atoms", "BetaPrime", "BurrXII", "GeneralizedInverseGaussian"),
     "_regression": ("ScaleMixtureNNGP",),
     "_scale": ("ImportanceSample", "ScalePosterior", "importance", "log_marginal", "scale_posterior"),
     "_stationary": ("MaternKernel", "RBFKernel"),
+    "_trained_law": ("TrainedEnsembleLaw",),
     "_variational_elbo": ("VariationalBound",),
     "_variational_law": ("SharedScaleStudentT",),
 }
@@ -79,6 +82,9 @@ _PARTS = {
             "Generalised inverse Gaussian law of the scale: conjugate.",
         ),
         "atoms": ("_priors:Atoms", "A discrete law of the scale."),
+    },
+    "ensemble-law": {
+        "trained-ensemble": ("_trained_law:TrainedEnsembleLaw", "The law of trained wide networks; no posterior."),
     },
     "knowledge": {
         "regression-knowledge": ("_regression_law:Knowledge", "What a fitted regression knows of its data."),

@@ -14,12 +14,12 @@ from posterax import Estimator, Trained, check_key
 from posterax._precision import precision
 
 from ._classification_data import as_labels, as_points
-from ._classification_labels import fit_labels, largest_of_labels
+from ._classification_labels import fit_labels, log_largest_of_labels
 from ._kernel import Kernel, check_positive
 from ._regression import ScaleMixtureNNGP
 from ._scale import ScalePosterior
 from ._variational import Covariance, SparseProcess
-from ._variational_fit import fit_process, latent_law, mean_softmax
+from ._variational_fit import fit_process, latent_law, log_mean_softmax
 from ._variational_law import SharedScaleStudentT
 from ._variational_scale import scale_at_prior
 
@@ -45,7 +45,7 @@ class ScaleMixtureClassifier(Estimator):
     - `covariance`: "full", or "diagonal" in whitened coordinates: q's covariance at the inducing points.
     - `num_steps`, `batch_size`, `num_draws`: steps of training, rows of each, and draws of f in each.
     - `num_predictive_draws`: draws that `infer` averages softmax over.
-    - `optimiser`: from optax; by default Adam with a learning rate that falls from 0.02 to 0 along a cosine.
+    - `learning_rate`: of Adam, in the beginning; it falls to 0 along a cosine. `optimiser`: another one, from optax.
     - `learn_kernel`, `learn_inducing`: what is learnt beside q; with "labels" `learn_kernel` stands for the noise
       (and a Delta's value) too, all by maximum marginal likelihood.
     - `jitter`: added to the diagonal of the inducing points' kernel matrix, as a part of its mean.
@@ -67,6 +67,7 @@ class ScaleMixtureClassifier(Estimator):
     batch_size: int = 100
     num_draws: int = 16
     num_predictive_draws: int = 1000
+    learning_rate: float = 0.02
     optimiser: optax.GradientTransformation | None = None
     learn_kernel: bool = True
     learn_inducing: bool = True
@@ -87,8 +88,12 @@ class ScaleMixtureClassifier(Estimator):
         for name in ("num_inducing", "num_steps", "batch_size", "num_draws", "num_predictive_draws"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
-        check_positive("jitter", self.jitter)
-        check_positive("noise", self.noise)
+        if self.num_classes is not None and self.num_classes < 2:
+            raise ValueError(
+                f"`num_classes` must be at least 2; got {self.num_classes}. For one class nothing is open."
+            )
+        for name in ("learning_rate", "jitter", "noise"):
+            check_positive(name, getattr(self, name))
         if self.method == "variational":
             scale_at_prior(self.scale_prior)
 
@@ -108,33 +113,34 @@ class ScaleMixtureClassifier(Estimator):
         labels, num_classes = as_labels(data[1], len(x), self.num_classes)
         if self.method == "variational":
             report = fit_process(self, x, labels, num_classes, key=key, **run)
-            return dataclasses.replace(self, process=report.model, report=report)
+            return dataclasses.replace(self, process=report.model, report=report, regression=None)
         if run:
             raise TypeError(f"method='labels' does not train step by step and takes no {sorted(run)}; leave them out.")
-        return dataclasses.replace(self, regression=fit_labels(self, x, labels, num_classes, key=key))
+        regression = fit_labels(self, x, labels, num_classes, key=key)
+        return dataclasses.replace(self, regression=regression, process=None, report=None)
 
     def infer(self, observed: Any = None, *, prior: Any = None, key: PRNGKeyArray | None = None) -> dist.Distribution:
-        """The classes at new points, a batch `(n_new,)` of NumPyro's `CategoricalProbs`.
+        """The classes at new points, a batch `(n_new,)` of NumPyro's `CategoricalLogits`; `.probs` is `(n_new, C)`.
 
         The probabilities are those of each point by itself; for what points have in common draw from `latent`.
 
         - `observed`: new points, as `x` in `fit`.
         - `key`: for the draws of the variational method, the same s for all points; "labels" needs none.
         """
-        known, x = self._fitted(prior), self._points(observed)
+        known, x = self._asked(observed, prior)
         if isinstance(known, ScaleMixtureNNGP):
-            return dist.CategoricalProbs(jnp.asarray(largest_of_labels(known, x)))
+            return dist.CategoricalLogits(jnp.asarray(log_largest_of_labels(known, x)))
         key = check_key(key, "ScaleMixtureClassifier.infer")
         with precision(64):
-            probs = mean_softmax(known, jnp.asarray(x), self.num_predictive_draws, key)
-        return dist.CategoricalProbs(_to_caller(probs))
+            log_probs = log_mean_softmax(known, jnp.asarray(x), self.num_predictive_draws, key)
+        return dist.CategoricalLogits(_to_caller(log_probs))
 
     def latent(self, observed: Any) -> dist.Distribution:
         """The law of f at new points, `(n_new, C)`: a multivariate t over points and classes, or its Gaussian limit.
 
         Holds C matrices of `(n_new, n_new)`; with "labels", one.
         """
-        known, x = self._fitted(None), self._points(observed)
+        known, x = self._asked(observed, None)
         if isinstance(known, ScaleMixtureNNGP):
             return known.infer(x, observation_noise=False)
         with precision(64):
@@ -160,9 +166,10 @@ class ScaleMixtureClassifier(Estimator):
             )
         return known
 
-    def _points(self, observed: Any) -> np.ndarray:
-        fitted = self.process.inducing if self.process is not None else self.regression.knowledge.x  # pyright: ignore
-        return as_points(observed, "observed", self.kernel.event_ndim, fitted.shape[1:])
+    def _asked(self, observed: Any, prior: Any) -> tuple[SparseProcess | ScaleMixtureNNGP, np.ndarray]:
+        known = self._fitted(prior)
+        fitted: Any = known.inducing if isinstance(known, SparseProcess) else known.knowledge.x  # pyright: ignore
+        return known, as_points(observed, "observed", self.kernel.event_ndim, fitted.shape[1:])
 
 
 def _to_caller(tree: Any) -> Any:

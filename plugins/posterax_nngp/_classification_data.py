@@ -10,11 +10,14 @@ def as_points(x: Any, name: str, event_ndim: int, event_shape: tuple[int, ...] |
 
     - `event_shape`: what these must be, where the data have told.
 
-    Raises `ValueError` for another shape, no rows, or numbers that are not finite; `TypeError` for None.
+    Raises `ValueError` for another shape, no rows, or numbers that are not finite; `TypeError` for what is no numbers.
     """
     if x is None:
         raise TypeError(f"`{name}` is missing: give points of shape (n, ...), as those fitted.")
-    x = np.asarray(x, dtype=np.float64)
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"`{name}` must be numbers; got an array of {x.dtype}.")
+    x = x.astype(np.float64)
     form = "(n, d), one row a point" if event_ndim == 1 else "(n, height, width, channels)"
     if x.ndim != 1 + event_ndim:
         row = f" For a single point write {name}[None]." if x.ndim == event_ndim else ""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr
+from jax.scipy.special import log_ndtr, logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 from posterax._precision import precision
 
@@ -33,12 +33,12 @@ def fit_labels(
     return regression.fit((x, np.eye(num_classes)[labels]), key=key)
 
 
-def largest_of_labels(regression: ScaleMixtureNNGP, x: np.ndarray) -> np.ndarray:
-    """For each point and class the probability `(n, C)` that its entry of a new one-hot row is the largest."""
+def log_largest_of_labels(regression: ScaleMixtureNNGP, x: np.ndarray) -> np.ndarray:
+    """For each point and class the log probability `(n, C)` that its entry of a new one-hot row is the largest."""
     with precision(64):
         unit: Any = regression.infer(x, prior=dist.Delta(1.0), joint=False)  # the same means; variances at s = 1
         sizes, log_weights = _sizes(regression.scale_posterior())
-        return np.asarray(prob_largest(unit.loc, unit.scale[:, 0], sizes, log_weights))
+        return np.asarray(log_prob_largest(unit.loc, unit.scale[:, 0], sizes, log_weights))
 
 
 @eqx.filter_jit
@@ -50,17 +50,18 @@ def _sizes(scale: dist.Distribution) -> tuple[Float[Array, " S"], Float[Array, "
 
 
 @eqx.filter_jit
-def prob_largest(
+def log_prob_largest(
     mean: Float[Array, "n classes"],
     spread: Float[Array, " n"],
     sizes: Float[Array, " S"],
     log_weights: Float[Array, " S"],
 ) -> Float[Array, "n classes"]:
-    r"""$P(y_c = \max_k y_k)$ for independent $y_c \sim N(\mu_c, r^2 \sigma^2)$ given r, and r discrete.
+    r"""Log of $P(y_c = \max_k y_k)$ for independent $y_c \sim N(\mu_c, r^2 \sigma^2)$ given r, and r discrete.
 
     - `spread`: $\sigma$, the same for all classes of a point. `sizes`, `log_weights`: of r.
 
-    By the trapezoidal rule on $\int \phi_c(t) \prod_{k \ne c} \Phi_k(t) dt$. The class of the largest mean has the
+    By the trapezoidal rule on $\int \phi_c(t) \prod_{k \ne c} \Phi_k(t) dt$, which is exact to rounding for
+    probabilities above 1e-30; smaller ones stay finite and come out too small. The class of the largest mean has the
     largest probability, whatever the law of r.
     """
     grid = jnp.asarray(_GRID)
@@ -68,12 +69,12 @@ def prob_largest(
     def given_size(gaps):
         below = log_ndtr(grid[:, None] - gaps)
         log_density = -0.5 * (grid[:, None] - gaps) ** 2 - below
-        return jnp.sum(jnp.exp(jnp.sum(below, axis=1, keepdims=True) + log_density), axis=0)
+        return logsumexp(jnp.sum(below, axis=1, keepdims=True) + log_density, axis=0)
 
     def one(point):
         mean, spread = point
         gaps = (mean - jnp.max(mean)) / (sizes[:, None] * spread)
-        share = jax.vmap(given_size)(gaps)
-        return jnp.exp(log_weights) @ (share / jnp.sum(share, axis=1, keepdims=True))
+        log_share = jax.nn.log_softmax(jax.vmap(given_size)(gaps), axis=1)
+        return logsumexp(log_weights[:, None] + log_share, axis=0)
 
     return jax.lax.map(one, (mean, spread), batch_size=_AT_ONCE)

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -88,8 +89,6 @@ def standardiser(x: Any, y: Any, standardise: bool) -> dict[str, Any]:
     """
     if not standardise:
         return {"x_shift": 0.0, "x_scale": 1.0, "y_shift": 0.0, "y_scale": 1.0}
-    import jax.numpy as jnp
-
     xp = jnp if isinstance(x, Tracer) or isinstance(y, Tracer) else np
     x_sd, y_sd = xp.std(x, axis=0), xp.std(y, axis=0)
     if xp is np and not np.all(y_sd > 0):
@@ -103,3 +102,10 @@ def standardiser(x: Any, y: Any, standardise: bool) -> dict[str, Any]:
         "y_shift": xp.mean(y, axis=0),
         "y_scale": y_sd,
     }
+
+
+def standardised(x: Any, y: Any, units: dict[str, Any]) -> tuple[Any, Any]:
+    """Inputs `(n, ...)` and outputs `(n, m)` in the units of the model, in the precision in force."""
+    x = jnp.asarray((x - units["x_shift"]) / units["x_scale"], jnp.result_type(float))
+    y = jnp.asarray((y - units["y_shift"]) / units["y_scale"], jnp.result_type(float))
+    return x, y[:, None] if y.ndim == 1 else y

@@ -1,6 +1,6 @@
 """Kernels of fully connected networks: the multilayer perceptron and the residual network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -84,6 +84,21 @@ class ResNetKernel(_Dense):
         self.weight_variance, self.bias_variance = weight_variance, bias_variance
         self.event_ndim = 1
         check_layers(self)
+
+
+def networks(
+    depths: Iterable[int] = (1, 2, 4),
+    activations: Iterable[str | Activation | Callable] = ("relu", "erf"),
+    *,
+    kernel: Callable = MLPKernel,
+    **settings: Any,
+) -> tuple[Kernel, ...]:
+    """Kernels of every depth with every activation, to choose from by evidence: `candidates` of a regression.
+
+    - `kernel`: `MLPKernel` or `ResNetKernel`; `**settings` are its further arguments.
+    """
+    activations = tuple(activations)
+    return tuple(kernel(depth, activation, **settings) for depth in depths for activation in activations)
 
 
 def check_layers(kernel: Any) -> None:

@@ -9,11 +9,12 @@ from posterax.testing import EstimatorCase, JointModel
 from ._classification import ScaleMixtureClassifier
 from ._stationary import RBFKernel
 
-_POINTS = np.linspace(-2.0, 2.0, 8)[:, None]
+_POINTS = np.linspace(-2.0, 2.0, 6)[:, None]
 _NEW = np.array([[0.3]])
 _CLASSES = 3
 _VARIANCE = 4.0
-_STEPS = 300
+_STEPS = 100
+_LEARNING_RATE = 0.1
 
 
 def classifier() -> EstimatorCase:
@@ -21,6 +22,7 @@ def classifier() -> EstimatorCase:
     component = ScaleMixtureClassifier(
         RBFKernel(1.0, _VARIANCE), dist.InverseGamma(2.0, 2.0), num_inducing=len(_POINTS), num_classes=_CLASSES,
         num_steps=_STEPS, num_draws=8, num_predictive_draws=200, learn_kernel=False, learn_inducing=False,
+        learning_rate=_LEARNING_RATE,
     )  # fmt: skip
     return EstimatorCase(component, JointModel(_new_label, _labels), fit=_as_it_is, infer=_next_label)
 
@@ -55,4 +57,4 @@ def _as_it_is(component, joint, key):
 def _next_label(classifier, observed, key):
     key_fit, key_infer = jr.split(key)
     fitted = classifier.fit((_POINTS, observed), key=key_fit, progress=False)
-    return dist.CategoricalProbs(fitted.infer(_NEW, key=key_infer).probs[0])
+    return dist.CategoricalLogits(fitted.infer(_NEW, key=key_infer).logits[0])

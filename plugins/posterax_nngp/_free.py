@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution
 
 from ._kernel import Kernel
 from ._scale_nodes import integrate
-from ._solve import State
+from ._solve import State, above_rounding
 
 
 def condition(kernel: Kernel, x: Array, y: Float[Array, "n m"]) -> State:
@@ -92,7 +92,8 @@ def predict(
     if joint:
         explained = jax.lax.map(lambda row: (cross * row) @ cross.T, shrink)
         return mean, scales[:, None, None] * (kernel.nngp(new) - explained)
-    return mean, jnp.maximum(scales[:, None] * (kernel.diag(new) - (shrink @ (cross**2).T)), 0)
+    prior = kernel.diag(new)
+    return mean, scales[:, None] * above_rounding(prior - shrink @ (cross**2).T, prior)
 
 
 def leave_one_out(state: State, noise: Any, y: Array, scales: Array, log_weights: Array) -> tuple[Array, Array]:

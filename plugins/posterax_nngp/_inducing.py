@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ._kernel import Kernel
-from ._solve import State, factorise
+from ._solve import State, above_rounding, factorise
 
 _ROWS = 4096
 
@@ -70,8 +70,9 @@ def predict(kernel: Kernel, state: State, new: Array, *, joint: bool) -> tuple[A
     mean = posterior.T @ state["projected"]
     if joint:
         return mean, kernel.nngp(new) - prior.T @ prior + posterior.T @ posterior
-    variance = kernel.diag(new) - jnp.sum(prior**2, axis=0) + jnp.sum(posterior**2, axis=0)
-    return mean, jnp.maximum(variance, 0)
+    before = kernel.diag(new)
+    variance = before - jnp.sum(prior**2, axis=0) + jnp.sum(posterior**2, axis=0)
+    return mean, above_rounding(variance, before)
 
 
 def _factor(matrix: Array) -> tuple[Array, Array]:

@@ -26,9 +26,14 @@ class Hyper(eqx.Module):
         """The same, with its numbers as arrays of the precision in force: no new value compiles anew."""
 
         def one(leaf):
-            return jnp.asarray(leaf, jnp.result_type(float)) if eqx.is_inexact_array_like(leaf) else leaf
+            return jnp.asarray(leaf, jnp.result_type(float)) if is_real(leaf) else leaf
 
         return jax.tree.map(one, self)
+
+
+def is_real(leaf: Any) -> bool:
+    """Whether a leaf is a float or an array of floats, traced ones too."""
+    return isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
 def unconstrained(hyper: Hyper, learn: tuple[str, ...]) -> dict[str, Array]:
@@ -39,7 +44,7 @@ def unconstrained(hyper: Hyper, learn: tuple[str, ...]) -> dict[str, Array]:
     free: dict[str, Array] = {}
     if "kernel" in learn:
         for name, leaf in _kernel_leaves(hyper.kernel):
-            if eqx.is_inexact_array_like(leaf) and np.all(np.asarray(leaf) > 0):
+            if is_real(leaf) and np.all(np.asarray(leaf) > 0):
                 free[name] = jnp.log(jnp.asarray(leaf, jnp.result_type(float)))
     if "noise" in learn:
         if not np.all(np.asarray(hyper.noise) > 0):

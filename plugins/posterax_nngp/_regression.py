@@ -9,17 +9,18 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
-from posterax import Estimator, check_key
+from posterax import Estimator, Target, check_key
 from posterax._precision import precision
 
 from . import _regression_law as law
-from ._data import check_data, check_memory, finite, observations, standardiser
+from ._data import check_data, check_memory, finite, observations, standardised, standardiser
 from ._dense import MLPKernel
 from ._inducing_points import greedy_inducing
-from ._kernel import Kernel, check_positive
-from ._parameters import LEARNABLE, Hyper
-from ._regression_fit import is_profiled, maximise
-from ._scale_prior import check_prior, mean_is_infinite
+from ._kernel import Kernel, as_inputs
+from ._parameters import Hyper
+from ._regression_fit import choose, is_profiled, maximise
+from ._regression_settings import check_settings, plain, remarks, to_caller, to_host
+from ._scale_prior import check_prior
 
 
 class ScaleMixtureNNGP(Estimator):
@@ -45,6 +46,8 @@ class ScaleMixtureNNGP(Estimator):
     - `method`: "auto", or "importance" for the paper's self-normalised importance sampling of s (tied noise), with
       `proposal` "likelihood", "mixture", or "prior" as in the paper, which collapses, and `num_draws`.
     - `max_steps`, `num_starts`: of L-BFGS on the evidence; starts after the first are random.
+    - `candidates`: further kernels, of other depths and activations, say. After `screening_steps` of L-BFGS from where
+      each stands, the kernel of largest evidence is kept and fitted to the end. See `networks`.
 
     Fitted fields: `report`, a dictionary: "log_evidence" in nats, "jitter" (relative, what had to be added to the Gram
     matrix), "notes" on the data, evaluations and starts. Everything is computed in float64.
@@ -65,13 +68,15 @@ class ScaleMixtureNNGP(Estimator):
     num_draws: int = eqx.field(static=True, default=1000)
     max_steps: int = eqx.field(static=True, default=200)
     num_starts: int = eqx.field(static=True, default=1)
+    candidates: tuple[Kernel, ...] = ()
+    screening_steps: int = eqx.field(static=True, default=20)
     knowledge: law.Knowledge | None = None
     report: dict[str, Any] | None = None
     infers: ClassVar = "distribution"
     precision: ClassVar = 64
 
     def __check_init__(self):
-        _check_settings(self)
+        check_settings(self)
 
     def fit(self, data: Any, *, key: PRNGKeyArray) -> "ScaleMixtureNNGP":
         """A copy that has learnt what `learn` names from `data`, and knows these data.
@@ -95,15 +100,18 @@ class ScaleMixtureNNGP(Estimator):
             check_prior(self.scale_prior)
             if self.num_inducing is None:
                 check_memory(len(x))
-        units, tied, single = standardiser(x, y, self.standardise), self.noise_model == "tied", y.ndim == 1
-        notes = observations(x, y)
+        tied, single, notes = self.noise_model == "tied", y.ndim == 1, observations(x, y)
+        units = standardiser(x, y, self.standardise)
         with precision(None if traced else 64):
             hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
-            x = jnp.asarray((x - units["x_shift"]) / units["x_scale"], jnp.result_type(float))
-            y = jnp.asarray((y - units["y_shift"]) / units["y_scale"], jnp.result_type(float))
-            y = y[:, None] if single else y
-            inducing = self._inducing(hyper.kernel, x)
+            x, y = standardised(x, y, units)
             record: dict[str, Any] = {"notes": notes}
+            if learn and self.candidates:
+                kernels = (self.kernel, *self.candidates)
+                hyper, record["candidates"] = choose(
+                    kernels, hyper, x, y, self._inducing, learn=learn, tied=tied, max_steps=self.screening_steps
+                )
+            inducing = self._inducing(hyper.kernel, x)
             if learn:
                 hyper, found = maximise(
                     hyper, x, y, inducing, learn=learn, tied=tied, max_steps=self.max_steps,
@@ -118,9 +126,9 @@ class ScaleMixtureNNGP(Estimator):
                 knowledge, record["importance"] = law.sampled(knowledge, hyper, y, self.proposal, self.num_draws, key)
             knowledge = eqx.tree_at(lambda k: k.units, knowledge, {**units, "single": single})
         if not traced:
-            record = _plain(record)
-            record["notes"] += _warnings(record, self.scale_prior)
-            knowledge, hyper = _to_host(knowledge), _to_host(hyper)
+            record = plain(record)
+            record["notes"] += remarks(record, self.scale_prior)
+            knowledge, hyper = to_host(knowledge), to_host(hyper)
         fields = {"kernel": hyper.kernel, "noise": hyper.noise, "scale_prior": hyper.scale_prior}
         return self._replace(**fields, knowledge=knowledge, report=record)
 
@@ -163,7 +171,45 @@ class ScaleMixtureNNGP(Estimator):
             tied, known = self.noise_model == "tied", known.widened()
             scale = law.scale_rule(hyper, known, tied, prior is not None)
             made = law.predict(hyper, known, scale, x, observation_noise, joint, tied)
-        return made if traced else _to_caller(made)
+        return made if traced else to_caller(made)
+
+    def prior(self, x: Any, *, observation_noise: bool = False, joint: bool = True) -> dist.Distribution:
+        """The law of the function, or of observations, at `x` before any data: events `(k,)`, one output.
+
+        Units are the model's own. Arguments as for `infer`.
+        """
+        x = as_inputs(x, "x", self.kernel.event_ndim)
+        with precision(64):
+            hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
+            return to_caller(law.prior(hyper, x, observation_noise, joint, self.noise_model == "tied"))
+
+    def target(self, data: Any, *, hyper_prior: dict[str, dist.Distribution] | None = None) -> Target:
+        """The posterior of the hyper-parameters that `learn` names, s integrated out, for NUTS or any other sampler.
+
+        - `data`: as for `fit`.
+        - `hyper_prior`: laws of the hyper-parameters by name, "noise" or "kernel.weight_variance", say. Others are
+          log-normal: their logarithms have the value they now stand at as mean, and standard deviation 1.
+
+        The target's values are the hyper-parameters by name. Raises as `fit` does, and `ValueError` for unknown names.
+        """
+        from ._hyper import target
+
+        return target(self, data, hyper_prior or {})
+
+    def averaged(
+        self, data: Any, draws: Any, observed: Any, *, observation_noise: bool = True, num: int = 100
+    ) -> dist.Distribution:
+        """The predictive law of each new point and output, averaged over draws of the hyper-parameters.
+
+        - `data`, `draws`: those of `target`, and the `Draws` (unweighted) that a sampler made of it.
+        - `observed`: new inputs `(k, d)`; `observation_noise` as for `infer`.
+        - `num`: of evenly spaced draws that are used, each of which costs a factorisation.
+
+        Returns a mixture, a batch of the shape of the outputs. Raises `ValueError` for weighted draws.
+        """
+        from ._hyper import averaged
+
+        return averaged(self, data, draws, observed, observation_noise, num)
 
     def scale_posterior(self) -> dist.Distribution:
         """The law of s given the data (standardised ones, with `standardise`): inverse gamma, or by quadrature."""
@@ -211,50 +257,3 @@ class ScaleMixtureNNGP(Estimator):
         for name in self.__dataclass_fields__:
             object.__setattr__(new, name, fields.get(name, getattr(self, name)))
         return new
-
-
-def _check_settings(model: ScaleMixtureNNGP) -> None:
-    if not isinstance(model.kernel, Kernel):
-        raise TypeError(f"`kernel` must be a kernel, such as MLPKernel(depth=3); got {model.kernel!r}.")
-    check_positive("noise", model.noise, zero=True)
-    for name, allowed in (("noise_model", ("tied", "free")), ("method", ("auto", "importance"))):
-        if getattr(model, name) not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {getattr(model, name)!r}.")
-    if isinstance(model.learn, str) or not set(model.learn) <= set(LEARNABLE):
-        raise ValueError(
-            f"`learn` must be a tuple with some of {', '.join(map(repr, LEARNABLE))}; got {model.learn!r}."
-        )
-    for name in ("max_steps", "num_starts", "num_draws"):
-        if getattr(model, name) < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {getattr(model, name)!r}.")
-    if model.num_inducing is not None and (model.num_inducing < 1 or model.noise_model == "free"):
-        raise ValueError(
-            "`num_inducing` must be at least 1, and noise tied: with free noise only exact inference is there."
-        )
-    if model.method == "importance" and model.noise_model == "free":
-        raise ValueError('`method` "importance" needs tied noise: given s, free noise has no closed form to weigh by.')
-
-
-def _warnings(record: dict, prior: dist.Distribution) -> list[str]:
-    notes = []
-    if record["jitter"] > 0:
-        notes.append(f"the Gram matrix needed a jitter of {record['jitter']:.0e} of its diagonal")
-    if mean_is_infinite(prior):
-        notes.append("the scale prior has an infinite mean: outputs have no prior variance (their laws are proper)")
-    return notes
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: float(value) if isinstance(value, (jax.Array, np.generic)) else value for name, value in record.items()
-    }
-
-
-def _to_host(tree: Any) -> Any:
-    """Arrays of float64 as NumPy arrays, which keep their digits in a float32 program."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
-
-
-def _to_caller(tree: Any) -> Any:
-    """Arrays in the precision the caller works in."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf, tree)

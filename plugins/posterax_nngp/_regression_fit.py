@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from posterax import PosteraxWarning
 
 from ._evidence import log_evidence
+from ._kernel import Kernel
 from ._parameters import Hyper, constrained, unconstrained
 
 _REACH = 25.0  # nothing is searched further than this from where it began, in logarithms
@@ -33,27 +34,63 @@ def maximise(
     profiled = is_profiled(hyper, learn, tied)
     free = unconstrained(hyper, tuple(name for name in learn if not (profiled and name == "scale_prior")))
     if not free:
-        return hyper, {"evaluations": 0, "starts": [], "converged": True}
+        value = log_evidence(hyper, x, y, inducing, tied=tied, profiled=profiled)[0]
+        return hyper, {"evaluations": 1, "starts": [float(value)], "converged": True}
     start, unravel = ravel_pytree(free)
     start, evaluate = np.asarray(start), _Objective(hyper, unravel, x, y, inducing, tied, profiled)
-    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel()) if num_starts > 1 else None
     found = []
     for number in range(num_starts):
-        begin = start if number == 0 else start + _SPREAD * random.normal(size=start.shape)
+        begin = start if random is None or number == 0 else start + _SPREAD * random.normal(size=start.shape)
         bounds = [(value - _REACH, value + _REACH) for value in begin]
         done = minimize(evaluate, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_steps})
         found.append((float(-done.fun), done.x, done.nit < max_steps))
     value, vector, converged = max(found, key=lambda one: one[0])
     if value <= -_WORST:
-        raise ValueError(
-            "No hyper-parameters with a finite evidence were found: the Gram matrix is not positive definite even with "
-            "a jitter of 1e-6 of its diagonal. Start from a larger `noise`, or take fewer layers."
-        )
+        raise NoEvidenceError
     if not converged:
         words = f"The evidence had not converged after {max_steps} steps of L-BFGS. Give more `max_steps`."
         warnings.warn(words, PosteraxWarning, stacklevel=4)
     record = {"evaluations": evaluate.count, "starts": [one[0] for one in found], "converged": converged}
     return constrained(hyper, unravel(jnp.asarray(vector))), record
+
+
+def choose(
+    kernels: tuple[Kernel, ...], hyper: Hyper, x: Any, y: Any, inducing_of: Any, *, learn: tuple[str, ...], tied: bool,
+    max_steps: int,
+) -> tuple[Hyper, list[tuple[str, float]]]:  # fmt: skip
+    """The kernel whose evidence is largest after some steps of L-BFGS, with the hyper-parameters reached.
+
+    Also the evidence of every kernel, in order; `-inf` for one with no finite evidence. Raises `ValueError` where none
+    has any.
+    """
+    reached = []
+    for kernel in kernels:
+        here = Hyper(kernel, hyper.noise, hyper.scale_prior).widened()
+        with warnings.catch_warnings():  # that some steps are not enough to converge is meant
+            warnings.simplefilter("ignore", PosteraxWarning)
+            try:
+                here, found = maximise(
+                    here, x, y, inducing_of(here.kernel, x), learn=learn, tied=tied, max_steps=max_steps, num_starts=1,
+                    key=None,
+                )  # fmt: skip
+                reached.append((max(found["starts"]), here))
+            except NoEvidenceError:
+                reached.append((-np.inf, here))
+    best = max(reached, key=lambda one: one[0])
+    if best[0] == -np.inf:
+        raise NoEvidenceError
+    return best[1], [(repr(kernel), value) for kernel, (value, _) in zip(kernels, reached, strict=True)]
+
+
+class NoEvidenceError(ValueError):
+    """No hyper-parameters had a finite evidence."""
+
+    def __init__(self):
+        super().__init__(
+            "No hyper-parameters with a finite evidence were found: the Gram matrix is not positive definite even with "
+            "a jitter of 1e-6 of its diagonal. Start from a larger `noise`, or take fewer layers."
+        )
 
 
 def is_profiled(hyper: Hyper, learn: tuple[str, ...], tied: bool) -> bool:

@@ -127,6 +127,37 @@ def predict(
     return make(log_weights, mean * per_output + units["y_shift"], covariance, per_output, units["single"])
 
 
+def moments(hyper: Hyper, known: Knowledge, scales: Array, new: Array, noisy: bool, tied: bool) -> tuple[Array, Array]:
+    """Mean `(S, k, m)` and variance `(S, k)` of each new point given each scale, in the units of the model."""
+    noise = hyper.noise if noisy else 0.0
+    if not tied:
+        mean, variance = _free.predict(hyper.kernel, known.state, hyper.noise, known.x, new, scales, joint=False)
+        return mean, variance + noise
+    mean, unit = _solve.predict(hyper.kernel, known.state, known.x, new, joint=False)
+    return jnp.broadcast_to(mean, (len(scales), *mean.shape)), scales[:, None] * (unit + noise)
+
+
+@eqx.filter_jit
+def prior(hyper: Hyper, x: Array, noisy: bool, joint: bool, tied: bool) -> Any:
+    """The law at `x` before any data, one output."""
+    noise = hyper.noise if noisy else 0.0
+    gram = hyper.kernel.nngp(x) if joint else hyper.kernel.diag(x)
+    mean, per_output = jnp.zeros((len(x), 1)), jnp.ones(1)
+    law = scale_posterior(hyper.scale_prior, 0.0, 0.0)
+    if tied or not noisy:
+        unit = _solve.noisy(gram, noise) if joint else gram + noise
+        make = _predictive.tied_joint if joint else _predictive.tied_marginals
+        return make(law, mean, unit, per_output, True)
+    scales, log_weights = atoms(law)
+    if joint:
+        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
+        scales = jnp.exp(nodes)
+    size = scales[:, None, None] if joint else scales[:, None]
+    covariance = size * gram + (noise * jnp.eye(len(x)) if joint else noise)
+    make = _predictive.free_joint if joint else _predictive.free_marginals
+    return make(log_weights, jnp.zeros((len(scales), len(x), 1)), covariance, per_output, True)
+
+
 @eqx.filter_jit
 def leave_one_out(hyper: Hyper, known: Knowledge, tied: bool) -> tuple[Array, Array]:
     """Log density of each row given the others, and its mean, in the units of the data."""

@@ -90,7 +90,13 @@ def predict(kernel: Kernel, state: State, x: Array, new: Array, *, joint: bool) 
     mean = cross @ state["weights"]
     if joint:
         return mean, kernel.nngp(new) - explained.T @ explained
-    return mean, jnp.maximum(kernel.diag(new) - jnp.sum(explained**2, axis=0), 0)
+    prior = kernel.diag(new)
+    return mean, above_rounding(prior - jnp.sum(explained**2, axis=0), prior)
+
+
+def above_rounding(variance: Array, prior: Array) -> Array:
+    """Variances no smaller than rounding of those before the data: at data without noise they would be zero."""
+    return jnp.maximum(variance, jnp.finfo(prior.dtype).eps * prior)
 
 
 def leave_one_out(state: State, y: Float[Array, "n m"]) -> tuple[Array, Array, Array]:

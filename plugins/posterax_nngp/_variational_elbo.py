@@ -8,6 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 from posterax import Objective
 
+from ._kernel import check_positive
 from ._variational import Marginals, SparseProcess
 from ._variational_scale import Scalar, Scale
 
@@ -41,6 +42,9 @@ class VariationalBound(Objective):
             raise ValueError(f"`likelihood` must be 'softmax' or 'gaussian'; got {self.likelihood!r}.")
         if self.num_draws < 1:
             raise ValueError(f"`num_draws` must be at least 1; got {self.num_draws}.")
+        if self.num_rows is not None and self.num_rows < 1:
+            raise ValueError(f"`num_rows` must be at least 1, the rows in all; got {self.num_rows}.")
+        check_positive("noise", self.noise)
 
     def loss(self, model: SparseProcess, batch: Any, state, *, key: PRNGKeyArray):
         x, y = batch

@@ -38,30 +38,33 @@ def fit_process(
     batches = Batches(data, settings.batch_size) if settings.batch_size < n else data
     return train(
         process, VariationalBound(n, "softmax", settings.num_draws), batches, num_steps=settings.num_steps,
-        optimiser=settings.optimiser or _default_optimiser(settings.num_steps), key=key_train,
+        optimiser=settings.optimiser or _adam(settings.learning_rate, settings.num_steps), key=key_train,
         trainable=process.trainable(kernel=settings.learn_kernel, inducing=settings.learn_inducing), **run,
     )  # fmt: skip
 
 
 @functools.cache
-def _default_optimiser(num_steps: int) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(0.02, num_steps))
+def _adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
 
 @eqx.filter_jit
-def mean_softmax(
+def log_mean_softmax(
     process: SparseProcess, x: Float[Array, "n ..."], num_draws: int, key: PRNGKeyArray
 ) -> Float[Array, "n classes"]:
-    """Softmax averaged over draws of f, one s a draw for all points; each draw beside its mirror image."""
+    """Log of softmax averaged over draws of f, one s a draw for all points; each draw beside its mirror image."""
     key_scale, key_normal = jr.split(key)
     marginals, half = process.marginals(x), -(-num_draws // 2)
     log_scales = process.scale.sample_log(key_scale, half)
 
     def add(i, total):
         move = sample_move(marginals, log_scales[i], key=jr.fold_in(key_normal, i))
-        return total + jax.nn.softmax(marginals.mean + move) + jax.nn.softmax(marginals.mean - move)
+        for latent in (marginals.mean + move, marginals.mean - move):
+            total = jnp.logaddexp(total, jax.nn.log_softmax(latent))
+        return total
 
-    return jax.lax.fori_loop(0, half, add, jnp.zeros_like(marginals.mean)) / (2 * half)
+    total = jax.lax.fori_loop(0, half, add, jnp.full_like(marginals.mean, -jnp.inf))
+    return total - jnp.log(2.0 * half)
 
 
 @eqx.filter_jit

@@ -19,12 +19,16 @@ class SharedScaleStudentT(dist.Distribution):
     Values are `(n, C)`: with one $s \sim$ InverseGamma(df/2, df/2) for all of them, column c is
     $N(\mu_c, s\,T_c T_c')$. An infinite `df` is the Gaussian limit, s = 1.
 
-    - `df`: degrees of freedom. The mean is undefined (NaN) up to 1, variances are infinite up to 2.
+    - `df`: degrees of freedom. Mean and variances are undefined (NaN) up to 1, variances infinite up to 2.
     - `loc`: `(n, C)`.
     - `scale_tril`: `(C, n, n)`, the T_c; their squares are *scale* matrices, covariances only in the limit.
     """
 
-    arg_constraints = {"df": constraints.positive, "loc": constraints.real_matrix}  # noqa: RUF012
+    arg_constraints = {  # noqa: RUF012
+        "df": constraints.positive,
+        "loc": constraints.real_matrix,
+        "scale_tril": constraints.independent(constraints.lower_cholesky, 1),
+    }
     support = constraints.real_matrix  # pyright: ignore[reportAssignmentType]
     pytree_data_fields = ("df", "loc", "scale_tril")
 
@@ -65,7 +69,8 @@ class SharedScaleStudentT(dist.Distribution):
 
     @property
     def variance(self) -> Float[Array, "n classes"]:
-        """Of each value."""
-        scale = jnp.sum(self.scale_tril**2, axis=-1).T
-        factor = jnp.where(jnp.isfinite(self.df), self.df / (self.df - 2), 1.0)
-        return jnp.where(self.df > 2, factor * scale, jnp.inf)
+        """Of each value; infinite, or undefined, where the law has none."""
+        df = jnp.asarray(self.df)
+        regular = jnp.isfinite(df) & (df > 2)
+        factor = jnp.where(regular, df / jnp.where(regular, df - 2, 1.0), jnp.where(df > 2, 1.0, jnp.inf))
+        return jnp.where(df > 1, factor * jnp.sum(self.scale_tril**2, axis=-1).T, jnp.nan)

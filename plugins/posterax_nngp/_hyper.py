@@ -1,0 +1,129 @@
+"""Hyper-parameters by sampling: their posterior as a `Target`, the scale integrated out, and predictions over draws."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro.distributions import constraints
+from posterax import Draws, Target, in_float64
+from posterax._precision import precision
+
+from . import _regression_law as law
+from ._compress import compress
+from ._data import check_data, check_memory, finite, standardised, standardiser
+from ._evidence import log_evidence
+from ._parameters import Hyper, constrained, unconstrained
+from ._predictive import free_marginals
+from ._regression_settings import to_caller, to_host
+from ._scale import atoms
+from ._scale_prior import check_prior
+
+_COMPONENTS = 32  # of the scale, for each draw
+_SPREAD = 1.0
+
+
+def target(model: Any, data: Any, hyper_prior: dict[str, dist.Distribution]) -> Target:
+    """See `ScaleMixtureNNGP.target`."""
+    x, y = check_data(data, model.kernel.event_ndim)
+    check_prior(model.scale_prior)
+    if model.num_inducing is not None:
+        raise ValueError("`target` is for exact inference: leave `num_inducing` out.")
+    check_memory(len(x))
+    with precision(64):
+        hyper = Hyper(model.kernel, model.noise, model.scale_prior).widened()
+        starts = {name: np.exp(np.asarray(value)) for name, value in unconstrained(hyper, model.learn).items()}
+        hyper = to_host(hyper)
+        x, y = (np.asarray(values) for values in standardised(x, y, standardiser(x, y, model.standardise)))
+    if bad := [name for name in starts if name.startswith("scale_prior.") and not _is_positive(model, name)]:
+        raise ValueError(f"Only positive parameters of the scale prior can be sampled; {bad} are not.")
+    if unknown := set(hyper_prior) - set(starts):
+        raise ValueError(
+            f"`hyper_prior` must name hyper-parameters that are learnt, {sorted(starts)}; got {sorted(unknown)}."
+        )
+    if not starts:
+        raise ValueError('`learn` names nothing to be sampled; give it "kernel" or "noise".')
+    laws: dict[str, Any] = {
+        name: hyper_prior.get(name, dist.LogNormal(jnp.log(jnp.asarray(start)), _SPREAD))
+        for name, start in starts.items()
+    }
+    tied = model.noise_model == "tied"
+
+    @in_float64
+    def evidence(values, x, y):
+        free = {name: jnp.log(value) for name, value in values.items()}
+        return log_evidence(constrained(hyper, free), x, y, None, tied=tied)[0]
+
+    return Target(
+        log_prior=lambda values, x, y: sum(jnp.sum(laws[name].log_prob(value)) for name, value in values.items()),
+        log_likelihood=lambda values, x, y: evidence(values, x, y)[None],
+        data=(x, y),
+        like=starts,
+        support=dict.fromkeys(starts, constraints.positive),
+        sample_prior=lambda key: _sample(laws, starts, key),
+    )
+
+
+def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, num: int) -> dist.Distribution:
+    """See `ScaleMixtureNNGP.averaged`."""
+    if draws.log_weights is not None:
+        raise ValueError("`draws` must be unweighted: resample them first.")
+    x, y = check_data(data, model.kernel.event_ndim)
+    units, single = standardiser(x, y, model.standardise), y.ndim == 1
+    observed = finite(np.asarray(observed), "observed")
+    total = int(np.prod(draws.shape))
+    chosen = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
+    with precision(64):
+        hyper = Hyper(model.kernel, model.noise, model.scale_prior).widened()
+        names = unconstrained(hyper, model.learn)
+        values = {
+            name: jnp.log(jnp.asarray(draws.values[name].reshape(total, *draws.values[name].shape[2:])[chosen]))
+            for name in names
+        }
+        x, y = standardised(x, y, units)
+        new = jnp.asarray((observed - units["x_shift"]) / units["x_scale"])
+        log_weights, mean, variance = _over_draws(hyper, values, x, y, new, noisy, model.noise_model == "tied")
+        per_output = jnp.broadcast_to(jnp.asarray(units["y_scale"], mean.dtype), y.shape[1:])
+        made = free_marginals(log_weights, mean * per_output + units["y_shift"], variance, per_output, single)
+    return to_caller(made)
+
+
+@eqx.filter_jit
+def _over_draws(
+    hyper: Hyper, values: dict[str, Array], x: Array, y: Array, new: Array, noisy: bool, tied: bool
+) -> tuple[Array, Array, Array]:
+    """Log-weights `(D S,)`, means `(D S, k, m)` and variances `(D S, k)` of all draws' components."""
+    units = {"x_shift": 0.0, "x_scale": 1.0, "y_shift": 0.0, "y_scale": 1.0, "single": False}
+
+    def one(free):
+        here = constrained(hyper, free)
+        known, here, _ = law.learn(here, x, y, None, tied=tied, profiled=False)
+        known = eqx.tree_at(lambda k: k.units, known, units)
+        scales, log_weights = atoms(law.scale_rule(here, known, tied, False))
+        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
+        mean, variance = law.moments(here, known, jnp.exp(nodes), new, noisy, tied)
+        return log_weights, mean, variance
+
+    log_weights, mean, variance = jax.lax.map(one, values)
+    draws = len(log_weights)
+    flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (log_weights - jnp.log(draws), mean, variance))
+    return tuple(flat)  # pyright: ignore[reportReturnType]
+
+
+def _sample(laws: dict[str, Any], starts: dict[str, np.ndarray], key: Any) -> dict[str, Array]:
+    keys = jr.split(key, len(laws))
+    return {
+        name: jnp.broadcast_to(one.sample(k, () if one.batch_shape else starts[name].shape), starts[name].shape)
+        for k, (name, one) in zip(keys, laws.items(), strict=True)
+    }
+
+
+def _is_positive(model: Any, name: str) -> bool:
+    if isinstance(model.scale_prior, dist.Delta):
+        return True
+    known = type(model.scale_prior).arg_constraints[name.removeprefix("scale_prior.")]
+    return known in (constraints.positive, constraints.nonnegative)
