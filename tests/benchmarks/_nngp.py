@@ -12,8 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import _nngp_peers
+import _nngp_uci
+import _study
 from _nngp_peers import BIAS_VARIANCE, DEPTH, NOISE, WEIGHT_VARIANCE, D, N
-from _timing import HERE, ROOT, Failed, Figure, matrix_product, rows, spread
+from _timing import HERE, ROOT, Failed, Figure, matrix_product, rows, spread, started
 
 _PAIRS = 15
 _ENVIRONMENTS = {
@@ -216,7 +218,60 @@ def _evidence(name: str, peer: str, programs: tuple[str, ...]) -> Figure:
     return Figure(figure.value, f"{figure.text}\nlog evidence at n = {N}, d = {D} (two models): {values}")
 
 
-MEASURES = (gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax)
+# Regression on UCI data: quality, not speed
+
+
+def uci(name: str, row: str):
+    """A row for one data set: how far the mean NLL is above that of the specification's simpler search, at most.
+
+    Where the specification has none, the number of splits.
+    """
+
+    @rows(row)
+    def measure():
+        if _nngp_uci.folder() is None:
+            yield row, Figure(None, "no uci/ in POSTERAX_DATA, shared/data or ../shared/data")
+            return
+        splits, *sanity = _nngp_uci.SANITY.get(name, (2,))
+        if _study.FULL:
+            python = environment("gpytorch")
+            results = _study.study(f"nngp-uci-{name}", range(20), lambda number: _whole(python, name, number))
+        else:
+            models = ("s by ML", "inverse gamma")
+            halves = [
+                started("nngp_uci", "on_splits", core, name, list(range(core, splits, 2)), models) for core in (0, 1)
+            ]
+            results = [result for half in halves for result in half()]
+        means = [statistics.mean(result[m]["nll"] for result in results[:splits]) for m in ("s by ML", "inverse gamma")]
+        excess = [mean - known for mean, known in zip(means, sanity, strict=False)]
+        yield row, Figure(max(excess, default=len(results)), _nngp_uci.table(name, results))
+
+    return measure
+
+
+def _whole(python: Path, name: str, number: int) -> dict:
+    rows_of_split = _nngp_uci.split(name, number)
+    return {**_nngp_uci.ours(*rows_of_split), **_nngp_uci.peers(python, *rows_of_split)}
+
+
+@rows("shift-tail")
+def shift_tail():
+    """The upper tenth of an input held out, three inputs of each data set."""
+    if _nngp_uci.folder() is None:
+        yield "shift-tail", Figure(None, "no uci/ in POSTERAX_DATA, shared/data or ../shared/data")
+        return
+    names = ("yacht", "bostonHousing", "energy", *(["concrete"] if _study.FULL else []))
+    pairs = [(name, column) for name in names for column in _nngp_uci.columns(name)]
+    halves = [started("nngp_uci", "on_tails", core, pairs[core::2]) for core in (0, 1)]
+    results = [result for half in halves for result in half()]
+    yield "shift-tail", Figure(len(results), _nngp_uci.table("held-out tails", results))
+
+
+MEASURES = (
+    gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax, uci("yacht", "uci-yacht"),
+    uci("bostonHousing", "uci-boston"), uci("energy", "uci-energy"), uci("concrete", "uci-concrete"),
+    uci("wine-quality-red", "uci-wine"), shift_tail,
+)  # fmt: skip
 
 
 if __name__ == "__main__":
