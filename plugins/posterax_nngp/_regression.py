@@ -20,6 +20,7 @@ from ._kernel import Kernel, as_inputs
 from ._parameters import Hyper
 from ._regression_fit import choose, is_profiled, maximise
 from ._regression_settings import check_settings, plain, remarks, to_caller, to_host
+from ._scale import ScalePosterior
 from ._scale_prior import check_prior
 
 
@@ -181,7 +182,8 @@ class ScaleMixtureNNGP(Estimator):
         x = as_inputs(x, "x", self.kernel.event_ndim)
         with precision(64):
             hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
-            return to_caller(law.prior(hyper, x, observation_noise, joint, self.noise_model == "tied"))
+            made = law.prior(hyper, x, observation_noise, joint, self.noise_model == "tied")
+        return to_caller(made)
 
     def target(self, data: Any, *, hyper_prior: dict[str, dist.Distribution] | None = None) -> Target:
         """The posterior of the hyper-parameters that `learn` names, s integrated out, for NUTS or any other sampler.
@@ -216,7 +218,8 @@ class ScaleMixtureNNGP(Estimator):
         known = self._knowledge()
         with precision(64):
             hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
-            return law.scale_law(hyper, known.widened(), self.noise_model == "tied")
+            made = law.scale_law(hyper, known.widened(), self.noise_model == "tied")
+        return made if isinstance(made, ScalePosterior) else to_caller(made)  # that one keeps float64
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Log density of each row given all others `(n,)`, in nats, and its predictive mean, of the shape of y.

@@ -8,6 +8,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
+from posterax import in_float64
 
 from ._scale_law import cumulative, mean_and_variance, quantile
 from ._scale_nodes import End, Log, integrate
@@ -23,8 +24,8 @@ class ScalePosterior(dist.Distribution):
 
     `log_prob` is exact up to quadrature of the normaliser, which is made once. Draws invert the distribution function
     and are differentiable in `quad` and in the prior's parameters; their tails end where the density of log s is 45
-    nats below its maximum. Float64 must be switched on. Source of the law: Lee et al. (2022), arXiv:2107.01408, who
-    sample it by importance.
+    nats below its maximum. To be made where float64 is switched on; it can then be used anywhere. Source of the law:
+    Lee et al. (2022), arXiv:2107.01408, who sample it by importance.
     """
 
     arg_constraints = {"quad": constraints.nonnegative, "count": constraints.nonnegative}  # noqa: RUF012
@@ -58,37 +59,33 @@ class ScalePosterior(dist.Distribution):
     @validate_sample
     def log_prob(self, value):
         """Log density at `value`, in nats."""
-        log_s = jnp.log(value)
-        return self._law[0](log_s) - log_s - self.log_total
+        return in_float64(_log_prob)(self._terms, self.log_total, value)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()):
         """Draws of shape `sample_shape`, by inversion of the distribution function."""
-        return self.icdf(jr.uniform(key, self.shape(sample_shape), self.quad.dtype))
+        return self.icdf(jr.uniform(key, self.shape(sample_shape)))
 
     def cdf(self, value):
         """Probability of a smaller scale."""
-        log_f, *support = self._law
-        return cumulative(log_f, jnp.log(value), *support)
+        return in_float64(_cdf)(self._terms, value)
 
     def icdf(self, q):
         """The scale whose `cdf` is `q`."""
-        log_f, *support = self._law
-        scale = jnp.exp(quantile(log_f, jnp.asarray(q, self.quad.dtype), *support))
-        return jnp.clip(scale, *ends(self.prior))
+        return in_float64(_icdf)(self._terms, q)
 
     @property
     def mean(self):
         """Infinite where the tail of the density is too heavy."""
-        return _moments(self.prior, self.quad, self.count)[0]
+        return in_float64(_moments)(*self._terms)[0]
 
     @property
     def variance(self):
         """Infinite where the tail of the density is too heavy."""
-        return _moments(self.prior, self.quad, self.count)[1]
+        return in_float64(_moments)(*self._terms)[1]
 
     @property
-    def _law(self):
-        return log_posterior(self.prior, self.quad, self.count)
+    def _terms(self):
+        return self.prior, self.quad, self.count
 
 
 def log_posterior(prior, quad, count) -> tuple[Log, End, End]:
@@ -105,6 +102,21 @@ def _solve(prior, quad, count):
     log_weights = log_weights + log_f(nodes)
     total = logsumexp(log_weights)
     return nodes, log_weights - total, total
+
+
+def _log_prob(terms, log_total, value):
+    log_s = jnp.log(jnp.asarray(value, float))
+    return log_posterior(*terms)[0](log_s) - log_s - log_total
+
+
+def _cdf(terms, value):
+    log_f, *support = log_posterior(*terms)
+    return cumulative(log_f, jnp.log(jnp.asarray(value, float)), *support)
+
+
+def _icdf(terms, q):
+    log_f, *support = log_posterior(*terms)
+    return jnp.clip(jnp.exp(quantile(log_f, jnp.asarray(q, float), *support)), *ends(terms[0]))
 
 
 @jax.jit

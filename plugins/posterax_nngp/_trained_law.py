@@ -73,7 +73,8 @@ class TrainedEnsembleLaw(eqx.Module):
                 )
             scale = scale_posterior(widen(self.scale_prior), 0.0, 0.0)
             make = _predictive.tied_joint if joint else _predictive.tied_marginals
-            return to_caller(make(scale, mean, unit, jnp.ones(outputs.shape[1]), single))
+            made = make(scale, mean, unit, jnp.ones(outputs.shape[1]), single)
+        return to_caller(made)
 
     def _moments(self, x: Array, y: Array, new: Array, joint: bool) -> tuple[Array, Array, float]:
         """Mean `(k, m)`, unit-scale covariance `(k, k)` or its diagonal, and jitter."""
