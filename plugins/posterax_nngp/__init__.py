@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
+from posterax.plugin import ComponentSpec, DemoSpec, PluginInfo, hookimpl, lazy
 
 if TYPE_CHECKING:
     from ._activations import Activation as Activation
@@ -139,4 +139,15 @@ def posterax_components():
         ComponentSpec(name, kind=kind, target=f"posterax_nngp.{target}", summary=summary)
         for kind, parts in _PARTS.items()
         for name, (target, summary) in parts.items()
+    ]
+
+
+@hookimpl
+def posterax_demos():
+    return [
+        DemoSpec(
+            "wide-networks",
+            target="posterax_nngp._demo:wide_networks",
+            summary="Wide networks with one random scale: a Student-t process and its exact answers.",
+        )
     ]

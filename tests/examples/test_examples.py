@@ -12,6 +12,8 @@ TINY = {
     "02_pipeline.py": ["--draws", "500"],
     "03_long_run.py": ["--draws", "300"],
     "04_calibration.py": ["--simulations", "20"],
+    "05_nngp_regression.py": ["--rows", "10", "--nuts", "30"],
+    "07_nngp_uci.py": ["--splits", "2"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 

@@ -53,6 +53,7 @@ def test_draws_follow_the_law(cls, parameters, truth):
     assert stats.kstest(np.asarray(draws), truth.cdf).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_quantiles_invert_the_distribution_function():
     q = np.array([0.0, 1e-6, 0.3, 0.999])
     for law in (BurrXII(2.0, 0.4), GeneralizedInverseGaussian(-2.0, 3.0, 0.1)):
@@ -104,6 +105,7 @@ def test_gradient_in_the_parameters(cls, parameters, truth):
     np.testing.assert_allclose(jax.jit(jax.grad(log_prob))(theta), differences, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_batches():
     law = GeneralizedInverseGaussian(jnp.array([[1.0], [2.0]]), jnp.array([1.0, 2.0, 3.0]), 1.0)
     assert law.batch_shape == (2, 3)

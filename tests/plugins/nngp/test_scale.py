@@ -79,7 +79,10 @@ def test_quadrature_against_the_closed_form():
         np.testing.assert_allclose(left, right, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", PRIORS)
+SLOW = {"uniform", "gig"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PRIORS])
 def test_gradients(name):
     """d/dQ log M(Q, N) = -exp(log M(Q, N + 2) - log M(Q, N)) / 2 exactly; in the parameters central differences."""
     make, parameters = PRIORS[name]
@@ -121,6 +124,7 @@ def test_against_a_dense_sum(make, log_h):
     np.testing.assert_allclose(values, dense, rtol=1e-11, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_uniform_prior_is_an_incomplete_gamma_function():
     quad, count = 3.0, 7.0
     truth = stats.invgamma(count / 2 - 1, scale=quad / 2)
@@ -136,6 +140,7 @@ def test_uniform_prior_is_an_incomplete_gamma_function():
         assert law.log_prob(2.1) == -np.inf
 
 
+@pytest.mark.slow
 def test_generalised_inverse_gaussian_prior_is_conjugate():
     quad, count, near = np.array([3.0, 1e-3, 2e3]), np.array([5.0, 400.0, 3000.0]), np.array([0.8, 1.0, 1.1])
 
@@ -231,7 +236,7 @@ def test_nodes_at_an_end_of_the_support():
         (dist.HalfCauchy(1.0), True),
         (BurrXII(2.0, 0.5), True),
         (BurrXII(2.0, 0.6), False),
-        (GeneralizedInverseGaussian(-1.0, 1.0, 0.0), True),
+        pytest.param(GeneralizedInverseGaussian(-1.0, 1.0, 0.0), True, marks=pytest.mark.slow),
         (dist.LogNormal(0.0, 3.0), False),
         (Atoms(jnp.array([1.0]), jnp.zeros(1)), False),
         (dist.Delta(1.0), False),
@@ -267,7 +272,7 @@ def test_draws_from_the_prior_collapse(prior):
     with pytest.warns(PosteraxWarning, match='"prior" is not to be trusted'):
         sample = importance(prior, SINE_QUAD, SINE_COUNT, proposal="prior", key=jr.key(0))
     assert sample.ess < 10
-    assert not sample.pareto_k <= 0.7
+    assert sample.pareto_k > 0.7
 
 
 @pytest.mark.parametrize(
