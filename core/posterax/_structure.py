@@ -113,6 +113,8 @@ def decode(data: Any, arrays: dict[str, np.ndarray], *, like: Any = None, path: 
         return dict(decode(pair, arrays, path=f"{path}.{i}") for i, pair in enumerate(content))
     if tag in {"list", "tuple"}:
         items = [decode(v, arrays, like=_child(like, i), path=f"{path}.{i}") for i, v in enumerate(content)]
+        if tag == "tuple" and isinstance(like, tuple) and len(getattr(like, "_fields", ())) == len(items):
+            return type(like)(*items)  # an optimiser of optax is a named tuple
         return items if tag == "list" else tuple(items)
     if tag == "numpyro":
         cls = _numpyro_class(content)

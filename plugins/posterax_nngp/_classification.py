@@ -21,7 +21,7 @@ from ._scale import ScalePosterior
 from ._variational import Covariance, SparseProcess
 from ._variational_fit import fit_process, latent_law, log_mean_softmax
 from ._variational_law import SharedScaleStudentT
-from ._variational_scale import scale_at_prior
+from ._variational_scale import check_numbers, scale_at_prior
 
 
 class ScaleMixtureClassifier(Estimator):
@@ -46,8 +46,8 @@ class ScaleMixtureClassifier(Estimator):
     - `num_steps`, `batch_size`, `num_draws`: steps of training, rows of each, and draws of f in each.
     - `num_predictive_draws`: draws that `infer` averages softmax over.
     - `learning_rate`: of Adam, in the beginning; it falls to 0 along a cosine. `optimiser`: another one, from optax.
-    - `learn_kernel`, `learn_inducing`: what is learnt beside q; with "labels" `learn_kernel` stands for the noise
-      (and a Delta's value) too, all by maximum marginal likelihood.
+    - `learn_kernel`, `learn_scale`, `learn_inducing`: whether the kernel (with "labels" and the noise), the value of a
+      Delta, and the inducing points are learnt; with "labels" by maximum marginal likelihood.
     - `jitter`: added to the diagonal of the inducing points' kernel matrix, as a part of its mean.
     - `noise`: of "labels", a variance relative to s, where learning begins.
 
@@ -70,6 +70,7 @@ class ScaleMixtureClassifier(Estimator):
     learning_rate: float = 0.02
     optimiser: optax.GradientTransformation | None = None
     learn_kernel: bool = True
+    learn_scale: bool = True
     learn_inducing: bool = True
     jitter: float = 1e-6
     noise: float = 0.1
@@ -96,6 +97,8 @@ class ScaleMixtureClassifier(Estimator):
             check_positive(name, getattr(self, name))
         if self.method == "variational":
             scale_at_prior(self.scale_prior)
+        elif isinstance(self.scale_prior, dist.InverseGamma | dist.Delta):
+            check_numbers(self.scale_prior)
 
     def fit(self, data: Any, *, key: PRNGKeyArray, **run: Any) -> "ScaleMixtureClassifier":
         """A copy fitted to `data`, a pair (x, labels).

@@ -15,8 +15,8 @@ from ._compress import compress
 from ._regression import ScaleMixtureNNGP
 from ._scale import atoms
 
-_NODES = 16  # of the scale
-_STEP = 0.25  # standard deviations; the trapezoidal rule then errs by rounding alone
+_NODES = 8  # of the scale: good to 1e-6 where it is known least, and to rounding from some tens of labels on
+_STEP = 0.375  # standard deviations; the trapezoidal rule then errs by rounding alone
 _GRID = np.arange(-12.0, 9.0 + _STEP, _STEP)
 _AT_ONCE = 256  # points
 
@@ -25,8 +25,8 @@ def fit_labels(
     settings: Any, x: np.ndarray, labels: np.ndarray, num_classes: int, *, key: PRNGKeyArray
 ) -> ScaleMixtureNNGP:
     """The regression of one-hot labels `(n, C)`, tied noise; `settings` is a `ScaleMixtureClassifier`."""
-    point = isinstance(settings.scale_prior, dist.Delta)
-    learn = ("kernel", "noise", *(["scale_prior"] if point else [])) if settings.learn_kernel else ()
+    learn_scale = settings.learn_scale and isinstance(settings.scale_prior, dist.Delta)
+    learn = ("kernel", "noise") * settings.learn_kernel + ("scale_prior",) * learn_scale
     regression = ScaleMixtureNNGP(
         settings.kernel, settings.scale_prior, settings.noise, learn=learn, num_inducing=settings.num_inducing
     )

@@ -23,7 +23,7 @@ def wide_networks(report: Any) -> None:
     report.say("fitting a Student-t process: the likeliest of four networks, its variances and the noise")
     first, *others = networks((1, 2), ("relu", "erf"), bias_variance=1.0)
     prior = dist.InverseGamma(2.0, 2.0)
-    fitted = ScaleMixtureNNGP(first, prior, candidates=tuple(others)).fit((x, y), key=jr.key(0))
+    fitted: Any = ScaleMixtureNNGP(first, prior, candidates=tuple(others)).fit((x, y), key=jr.key(0))
     for name, evidence in fitted.report["candidates"]:
         report.say(f"{evidence:8.2f} nats: {name}")
 
@@ -63,7 +63,7 @@ def _both_far(key: Any) -> tuple[str, float, float, float]:
     return "200,000 draws", share, float(np.sqrt(truth * (1 - truth) / 200_000)), truth
 
 
-def _plot(path: Any, fitted: ScaleMixtureNNGP, x: np.ndarray, y: np.ndarray) -> None:
+def _plot(path: Any, fitted: Any, x: np.ndarray, y: np.ndarray) -> None:
     import matplotlib.pyplot as plt
 
     grid = np.linspace(-3, 3, 121)[:, None]

@@ -32,8 +32,10 @@ class Hyper(eqx.Module):
 
 
 def is_real(leaf: Any) -> bool:
-    """Whether a leaf is a float or an array of floats, traced ones too."""
-    return isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
+    """Whether a leaf is a number or an array of floats, traced ones too."""
+    if isinstance(leaf, (bool, int, float)):
+        return not isinstance(leaf, bool)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def unconstrained(hyper: Hyper, learn: tuple[str, ...]) -> dict[str, Array]:

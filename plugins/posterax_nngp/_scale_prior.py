@@ -97,9 +97,9 @@ def check_prior(prior) -> None:
         if prior.is_discrete:
             raise ValueError(f"A discrete prior of the scale must be given as Atoms(values); got {name(prior)}.")
         if isinstance(prior, dist.InverseGamma):  # in closed form everywhere, and proper
-            if not (prior.concentration > 0 and prior.rate > 0):
+            if not (0 < prior.concentration < jnp.inf and 0 < prior.rate < jnp.inf):
                 raise ValueError(
-                    "The prior of the scale must have a positive concentration and rate; got "
+                    "The prior of the scale must have a positive finite concentration and rate; got "
                     f"InverseGamma({prior.concentration}, {prior.rate})."
                 )
             return

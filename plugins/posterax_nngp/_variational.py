@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._variational_scale import Scalar, Scale, scale_at_prior
+from ._variational_scale import PointScale, Scalar, Scale, scale_at_prior
 
 Covariance = Literal["full", "diagonal"]
 
@@ -71,13 +71,17 @@ class SparseProcess(eqx.Module):
         """The kernel as it stands."""
         return eqx.combine(jax.tree.map(jnp.exp, self.log_kernel), self.rest_of_kernel)
 
-    def trainable(self, *, kernel: bool, inducing: bool) -> "SparseProcess":
-        """Which leaves are learnt, as a process of booleans."""
+    def trainable(self, *, kernel: bool, inducing: bool, point: bool = True) -> "SparseProcess":
+        """Which leaves are learnt, as a process of booleans; `point`: a scale that is one number. q always is."""
         none = jax.tree.map(lambda _: False, self)
         free = {"mean": True, "root": True, "inducing": inducing, "log_kernel": kernel}
-        log_scale = lambda p: [getattr(p.scale, name) for name in vars(p.scale) if name.startswith("log_")]  # noqa: E731
-        chosen = lambda p: [leaf for name, yes in free.items() if yes for leaf in jax.tree.leaves(getattr(p, name))]  # noqa: E731
-        return eqx.tree_at(lambda p: chosen(p) + log_scale(p), none, replace_fn=lambda _: True)
+        of_scale = ("log_value",) * point if isinstance(self.scale, PointScale) else ("log_shape", "log_rate")
+
+        def chosen(process: SparseProcess) -> list:
+            leaves = [leaf for name, yes in free.items() if yes for leaf in jax.tree.leaves(getattr(process, name))]
+            return leaves + [getattr(process.scale, name) for name in of_scale]
+
+        return eqx.tree_at(chosen, none, replace_fn=lambda _: True)
 
     def factors(self) -> Float[Array, "classes points points"]:
         """The lower-triangular R_c."""

@@ -36,10 +36,13 @@ def fit_process(
         )
         data = (jnp.asarray(x), jnp.asarray(labels))
     batches = Batches(data, settings.batch_size) if settings.batch_size < n else data
+    trainable = process.trainable(
+        kernel=settings.learn_kernel, inducing=settings.learn_inducing, point=settings.learn_scale
+    )
     return train(
         process, VariationalBound(n, "softmax", settings.num_draws), batches, num_steps=settings.num_steps,
         optimiser=settings.optimiser or _adam(settings.learning_rate, settings.num_steps), key=key_train,
-        trainable=process.trainable(kernel=settings.learn_kernel, inducing=settings.learn_inducing), **run,
+        trainable=trainable, **run,
     )  # fmt: skip
 
 
@@ -59,12 +62,10 @@ def log_mean_softmax(
 
     def add(i, total):
         move = sample_move(marginals, log_scales[i], key=jr.fold_in(key_normal, i))
-        for latent in (marginals.mean + move, marginals.mean - move):
-            total = jnp.logaddexp(total, jax.nn.log_softmax(latent))
-        return total
+        return total + jax.nn.softmax(marginals.mean + move) + jax.nn.softmax(marginals.mean - move)
 
-    total = jax.lax.fori_loop(0, half, add, jnp.full_like(marginals.mean, -jnp.inf))
-    return total - jnp.log(2.0 * half)
+    total = jax.lax.fori_loop(0, half, add, jnp.zeros_like(marginals.mean))
+    return jnp.log(jnp.maximum(total, jnp.finfo(total.dtype).tiny) / (2 * half))
 
 
 @eqx.filter_jit

@@ -128,7 +128,7 @@ Scale = InverseGammaScale | PointScale
 
 
 def scale_at_prior(prior: Any) -> Scale:
-    """q(s) to begin with. Raises `TypeError` for other priors than InverseGamma and Delta, `ValueError` for arrays."""
+    """q(s) to begin with. Raises `TypeError` for other priors than InverseGamma and Delta, else as `check_numbers`."""
     kinds = {dist.InverseGamma: InverseGammaScale, dist.Delta: PointScale}
     if type(prior) not in kinds:
         raise TypeError(
@@ -136,10 +136,19 @@ def scale_at_prior(prior: Any) -> Scale:
             f"Gaussian process whose readout variance is learnt); got {type(prior).__name__}. Other priors have no "
             "conjugate q(s); method='labels' takes any."
         )
-    if prior.batch_shape or prior.event_shape:
-        raise ValueError(f"`scale_prior` must be one scalar distribution; got {prior.batch_shape + prior.event_shape}.")
-    values: Any = [prior.v] if isinstance(prior, dist.Delta) else [prior.concentration, prior.rate]
-    values = np.asarray(values, float)
-    if not np.all(np.isfinite(values) & (values > 0)):
-        raise ValueError(f"The parameters of `scale_prior` must be positive and finite; got {values}.")
+    check_numbers(prior)
     return kinds[type(prior)].at_prior(prior)
+
+
+def check_numbers(prior: dist.InverseGamma | dist.Delta) -> None:
+    """Raises `ValueError` for a prior of more than one number, or whose parameters are not positive and finite."""
+    shape = prior.batch_shape + prior.event_shape
+    if shape:
+        raise ValueError(
+            "`scale_prior` must be the law of one number, which all inputs and classes share; got a "
+            f"{type(prior).__name__} of shape {shape}."
+        )
+    names = ("v",) if isinstance(prior, dist.Delta) else ("concentration", "rate")
+    values = {name: float(getattr(prior, name)) for name in names}
+    if not all(0 < value < np.inf for value in values.values()):
+        raise ValueError(f"The parameters of `scale_prior` must be positive and finite; got {values}.")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
+import optax
 import pytest
 from posterax import CheckpointError, Draws, Estimator, _files, isolated, load, save
 from posterax._labels import Labels
@@ -99,6 +100,14 @@ def test_an_unregistered_class_needs_an_equal_object(tmp_path):
     assert eqx.tree_equal(load(tmp_path / "thing", like=net()), before)
     with pytest.raises(CheckpointError, match="holds a Net; `like` is a Draws"):
         load(tmp_path / "thing", like=draws())
+
+
+def test_an_optimiser_comes_back_from_an_equal_object(tmp_path):
+    given = {"optimiser": optax.adam(0.1), "rate": 0.1}
+    back = round_trip(tmp_path, given, like=given)
+    state = back["optimiser"].init({"w": jnp.ones(2)})
+    updates, _ = back["optimiser"].update({"w": jnp.ones(2)}, state)
+    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-5)
 
 
 def test_plain_data_keep_their_types(tmp_path):

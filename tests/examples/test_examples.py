@@ -13,6 +13,7 @@ TINY = {
     "03_long_run.py": ["--draws", "300"],
     "04_calibration.py": ["--simulations", "20"],
     "05_nngp_regression.py": ["--rows", "10", "--nuts", "30"],
+    "06_nngp_digits.py": ["--train", "60", "--steps", "60"],
     "07_nngp_uci.py": ["--splits", "2"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))

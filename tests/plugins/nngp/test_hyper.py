@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import posterax
 import pytest
-from posterax_nngp import MLPKernel, ScaleMixtureNNGP, networks
+from posterax_nngp import MLPKernel, RBFKernel, ScaleMixtureNNGP, networks
 from scipy import stats
 
 rng = np.random.default_rng(3)
@@ -76,6 +76,12 @@ def test_nuts_samples_the_noise_and_predictions_average_over_it():
     second = sum(w * np.asarray(one.variance + one.mean**2) for w, one in zip(chosen[1], each, strict=True))
     np.testing.assert_allclose(law.mean, mean, atol=0.05)
     np.testing.assert_allclose(law.variance, second - mean**2, rtol=0.25)
+
+
+def test_whole_numbers_are_learnt_too():
+    fitted = ScaleMixtureNNGP(RBFKernel(1, 2), noise=0.1).fit((X, Y), key=KEY)
+    assert float(fitted.kernel.lengthscale) != 1
+    assert float(fitted.kernel.variance) != 2
 
 
 def test_bad_settings_of_the_target():

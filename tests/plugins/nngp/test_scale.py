@@ -255,6 +255,7 @@ def test_mean_is_infinite(prior, infinite):
         (dist.Uniform(-1.0, 1.0), ValueError, "positive values.*-1"),
         (dist.Poisson(2.0), ValueError, "Atoms"),
         (dist.Delta(0.0), ValueError, "positive"),
+        (dist.InverseGamma(2.0, np.inf), ValueError, "positive finite"),
         (dist.InverseGamma(jnp.ones(3), 1.0), ValueError, r"batch shape \(3,\)"),
         (dist.Dirichlet(jnp.ones(3)), ValueError, "event shape"),
     ],

@@ -19,11 +19,7 @@ PRIORS = {"t": dist.InverseGamma(ALPHA, BETA), "gauss": dist.Delta(1.7)}
 FIVE_SIGMA = 5.0  # of a normal statistic: a correct program fails one such test in 1.7 million
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
-
+pytestmark = pytest.mark.usefixtures("float64")
 
 rng = np.random.default_rng(20261121)
 X = rng.uniform(-2, 2, (6, 1))
@@ -189,10 +185,13 @@ def toy():
     return x, labels, anywhere(PRIORS["t"], x, seed=3)
 
 
-def scales(a, b, num=400):
+LEGENDRE = np.polynomial.legendre.leggauss(200)
+
+
+def scales(a, b):
     """A fine rule for s ~ InverseGamma(a, b), by its quantiles' logarithms."""
     low, high = stats.invgamma.ppf([1e-13, 1 - 1e-13], a, scale=b)
-    nodes, weights = np.polynomial.legendre.leggauss(num)
+    nodes, weights = LEGENDRE
     t = 0.5 * (np.log(high) - np.log(low)) * (nodes + 1) + np.log(low)
     s = np.exp(t)
     return s, 0.5 * (np.log(high) - np.log(low)) * weights * stats.invgamma.pdf(s, a, scale=b) * s
@@ -310,6 +309,22 @@ def test_gradients_are_finite_where_points_coincide():
         assert np.isfinite(leaf).all()
 
 
+def test_what_is_learnt():
+    for prior, point, scale in (
+        ("t", False, ["log_shape", "log_rate"]),
+        ("gauss", True, ["log_value"]),
+        ("gauss", False, []),
+    ):
+        model = process(PRIORS[prior], X)
+        for kernel, inducing in ((True, False), (False, True)):
+            chosen = model.trainable(kernel=kernel, inducing=inducing, point=point)
+            assert chosen.mean
+            assert chosen.root
+            assert chosen.inducing == inducing
+            assert jax.tree.leaves(chosen.log_kernel) == [kernel, kernel]
+            assert [name for name, yes in vars(chosen.scale).items() if yes] == scale
+
+
 # The law of the latent functions
 
 
@@ -333,6 +348,16 @@ def test_the_latent_law_is_scipys(df):
         flat = np.concatenate([draws[..., 0], draws[..., 1]], axis=1)
         white = np.linalg.solve(np.linalg.cholesky(block), (flat - loc.T.ravel()).T)
         assert np.abs(white @ white.T / 20_000 - np.eye(6)).max() < 5 * np.sqrt(2 / 20_000)
+
+
+def test_moments_that_the_latent_law_does_not_have():
+    for df, mean, variance in ((0.9, np.nan, np.nan), (1.0, np.nan, np.nan), (1.5, 1.0, np.inf), (2.0, 1.0, np.inf)):
+        law = SharedScaleStudentT(df, jnp.ones((2, 1)), jnp.eye(2)[None])
+        np.testing.assert_array_equal(law.mean, np.full((2, 1), mean))
+        np.testing.assert_array_equal(law.variance, np.full((2, 1), variance))
+    assert np.isfinite(law.log_prob(jnp.zeros((2, 1))))
+    with pytest.raises(ValueError, match="scale_tril"):
+        SharedScaleStudentT(3.0, jnp.ones((2, 1)), jnp.ones((1, 2, 2)), validate_args=True)
 
 
 # Inducing points
@@ -370,7 +395,7 @@ def test_greedy_points_of_nothing(num, x, words):
     [
         (dist.Gamma(2.0, 2.0), TypeError, "InverseGamma.*or Delta.*got Gamma"),
         (2.0, TypeError, "got float"),
-        (dist.InverseGamma(np.ones(2), 1.0), ValueError, "one scalar distribution"),
+        (dist.InverseGamma(np.ones(2), 1.0), ValueError, "law of one number"),
         (dist.Delta(-1.0), ValueError, "positive and finite; got"),
         (dist.InverseGamma(2.0, np.inf), ValueError, "positive and finite; got"),
     ],
@@ -381,7 +406,13 @@ def test_prior_refused(prior, error, words):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"likelihood": "probit"}, "'softmax' or 'gaussian'"), ({"num_draws": 0}, "at least 1")]
+    ("settings", "words"),
+    [
+        ({"likelihood": "probit"}, "'softmax' or 'gaussian'"),
+        ({"num_draws": 0}, "at least 1"),
+        ({"num_rows": 0}, "at least 1"),
+        ({"noise": 0.0}, "positive and finite"),
+    ],
 )
 def test_bound_refused(settings, words):
     with pytest.raises(ValueError, match=words):
