@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import _nngp_digits
 import _nngp_peers
 import _nngp_uci
 import _study
@@ -267,6 +268,14 @@ def shift_tail():
     yield "shift-tail", Figure(len(results), _nngp_uci.table("held-out tails", results))
 
 
+@rows("shift-digits")
+def shift_digits():
+    """Trained on clean digits, asked about corrupted ones. Without FULL=1 a small version of one seed."""
+    small = not _study.FULL
+    results = _study.study("nngp-digits", _study.seeds(1, 5), lambda seed: fresh("nngp_digits", "one", seed, small))
+    yield "shift-digits", Figure(len(results), _nngp_digits.table(_nngp_digits.summary(results)))
+
+
 @rows("large-memory")
 def large_memory():
     """41,157 rows of 9 inputs, 500 inducing points; RMSE to the noiseless function, whose standard deviation is 1."""
@@ -278,7 +287,7 @@ def large_memory():
 MEASURES = (
     gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax, uci("yacht", "uci-yacht"),
     uci("bostonHousing", "uci-boston"), uci("energy", "uci-energy"), uci("concrete", "uci-concrete"),
-    uci("wine-quality-red", "uci-wine"), shift_tail, large_memory,
+    uci("wine-quality-red", "uci-wine"), shift_tail, shift_digits, large_memory,
 )  # fmt: skip
 
 
