@@ -45,14 +45,19 @@ def finite(values: Any, name: str) -> Any:
     return values
 
 
-def check_memory(n: int) -> None:
-    """Raises `MemoryError`, before anything is allocated, where matrices of n x n do not fit."""
+def check_memory(n: int, what: str | None = None, cure: str | None = None) -> None:
+    """Raises `MemoryError`, before anything is allocated, where matrices of n x n do not fit.
+
+    - `what`: needs the memory, by default the exact fit to n rows; `cure`: what to do instead.
+    """
     needed, free = _COPIES * 8 * n * n, free_memory()
     if free is not None and needed > free:
-        raise MemoryError(
-            f"An exact fit to {n} rows needs about {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free. Give "
-            "`num_inducing=500` (a sparse approximation whose memory grows with n, not with its square), or fewer rows."
+        what = what or f"An exact fit to {n} rows"
+        cure = cure or (
+            "Give `num_inducing=500` (a sparse approximation whose memory grows with n, not with its square), or fewer "
+            "rows"
         )
+        raise MemoryError(f"{what} needs about {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free. {cure}.")
 
 
 def free_memory() -> int | None:

@@ -18,7 +18,7 @@ from ._dense import MLPKernel
 from ._inducing_points import greedy_inducing
 from ._kernel import Kernel, as_inputs
 from ._parameters import Hyper
-from ._regression_fit import choose, is_profiled, maximise
+from ._regression_fit import NoEvidenceError, choose, is_profiled, maximise
 from ._regression_settings import check_settings, plain, remarks, to_caller, to_host
 from ._scale import ScalePosterior
 from ._scale_prior import check_prior
@@ -128,6 +128,8 @@ class ScaleMixtureNNGP(Estimator):
             knowledge = eqx.tree_at(lambda k: k.units, knowledge, {**units, "single": single})
         if not traced:
             record = plain(record)
+            if not np.isfinite(record["log_evidence"]):
+                raise NoEvidenceError
             record["notes"] += remarks(record, self.scale_prior)
             knowledge, hyper = to_host(knowledge), to_host(hyper)
         fields = {"kernel": hyper.kernel, "noise": hyper.noise, "scale_prior": hyper.scale_prior}
@@ -150,7 +152,8 @@ class ScaleMixtureNNGP(Estimator):
         - `joint`: one law of all points, events `(k,)` or `(k, m)`, whose draws have one scale each; else the law of
           each point alone, a batch of that shape, which needs no covariance matrix.
 
-        Raises `ValueError` before any data are known, and for inputs of another shape or not finite.
+        Raises `ValueError` before any data are known, and for inputs of another shape or not finite; `MemoryError`
+        where a joint law does not fit.
         """
         del key
         known = self._knowledge()
@@ -160,6 +163,10 @@ class ScaleMixtureNNGP(Estimator):
         if x.ndim != 1 + self.kernel.event_ndim or x.shape[1:] != known.x.shape[1:]:
             raise ValueError(
                 f"`observed` must have shape (k, {', '.join(map(str, known.x.shape[1:]))}); got {x.shape}."
+            )
+        if joint and not isinstance(x, Tracer):
+            check_memory(
+                len(x), f"The joint law of {len(x)} points", "Give `joint=False` for the law of each point alone"
             )
         if prior is not None:
             check_prior(prior)

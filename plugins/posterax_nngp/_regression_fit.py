@@ -88,8 +88,9 @@ class NoEvidenceError(ValueError):
 
     def __init__(self):
         super().__init__(
-            "No hyper-parameters with a finite evidence were found: the Gram matrix is not positive definite even with "
-            "a jitter of 1e-6 of its diagonal. Start from a larger `noise`, or take fewer layers."
+            "The evidence is not finite at any hyper-parameters tried: the Gram matrix is not positive definite even "
+            "with a jitter of 1e-6 of its diagonal. Start from a larger `noise`, take fewer layers, or look whether "
+            "the kernel is one."
         )
 
 

@@ -12,6 +12,7 @@ from posterax import PosteraxWarning
 from posterax_nngp import (
     Atoms,
     BurrXII,
+    Kernel,
     MLPKernel,
     RBFKernel,
     ScaleMixtureNNGP,
@@ -290,9 +291,12 @@ def test_other_bad_input(monkeypatch):
         model(standardise=True).fit((X, np.ones(7)), key=KEY)
     with pytest.raises(ValueError, match="`learn` must be"):
         model(learn=("depth",))
+    fitted = known()
     monkeypatch.setattr(_data, "free_memory", lambda: 1000)
     with pytest.raises(MemoryError, match="num_inducing=500"):
         known()
+    with pytest.raises(MemoryError, match="joint=False"):
+        fitted.infer(np.zeros((1000, 2)))
 
 
 def test_copies_constant_columns_and_infinite_means_are_told():
@@ -307,6 +311,41 @@ def test_copies_constant_columns_and_infinite_means_are_told():
     assert "jitter" in told
     assert "infinite mean" in told
     assert np.isfinite(fitted.infer(NEW).log_prob(Y_NEW[:, 0]))
+
+
+class Indefinite(Kernel):
+    """No kernel: its Gram matrices have negative eigenvalues."""
+
+    def pair(self, x, z, *, ntk):
+        return -(x @ z.T) + (x @ z.T) ** 2, None
+
+    def diag_of(self, x, *, ntk):
+        return jnp.sum(x**2, axis=1) ** 2, None
+
+
+@pytest.mark.parametrize("learn", [(), ("noise",)])
+def test_what_is_no_kernel_is_told_so(learn):
+    with pytest.raises(ValueError, match="not positive definite"):
+        ScaleMixtureNNGP(Indefinite(), noise=1e-9, learn=learn).fit((X, Y[:, 0]), key=KEY)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_prior_law_is_a_multivariate_t(noisy):
+    law = model().prior(X, observation_noise=noisy)
+    gram = np.asarray(KERNEL.nngp(X)) + noisy * NOISE * np.eye(7)
+    truth = stats.multivariate_t(df=2 * A, shape=B / A * gram)
+    np.testing.assert_allclose(law.log_prob(Y[:, 0]), truth.logpdf(Y[:, 0]), rtol=1e-10)
+    alone = model().prior(X, observation_noise=noisy, joint=False)
+    np.testing.assert_allclose(
+        alone.log_prob(Y[:, 0]), stats.t(2 * A, scale=np.sqrt(B / A * np.diag(gram))).logpdf(Y[:, 0]), rtol=1e-10
+    )
+
+
+@slow
+def test_the_prior_law_with_free_noise_is_a_sum_over_scales():
+    law = model(ATOMS, noise_model="free").prior(X, observation_noise=True)
+    terms = [np.log(w) + normal_log_density(s, Y[:, 0], X) for s, w in ((0.5, 0.3), (2.0, 0.7))]
+    np.testing.assert_allclose(law.log_prob(Y[:, 0]), np.logaddexp(*terms), rtol=1e-8)
 
 
 def test_a_single_row_is_enough():
