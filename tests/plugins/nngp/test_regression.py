@@ -181,6 +181,19 @@ def test_all_rows_as_inducing_points_is_exact_and_fewer_give_a_lower_bound():
     assert few.report["log_evidence"] < exact.report["log_evidence"] - 1e-3
 
 
+@pytest.mark.parametrize("outputs", [1, pytest.param(2, marks=slow)])
+def test_the_bound_by_few_inducing_points_is_that_of_titsias(outputs):
+    """Log density of a t with Q in place of K, less m tr(K - Q) / 2 noise."""
+    fitted = known(y=Y[:, :outputs], num_inducing=3)
+    z = np.asarray(fitted.knowledge.state["inducing"])
+    cross = np.asarray(KERNEL.nngp(X, z))
+    nystrom = cross @ np.linalg.solve(np.asarray(KERNEL.nngp(z)), cross.T)
+    covariance = np.kron(np.eye(outputs), nystrom + NOISE * np.eye(7))
+    log_t = stats.multivariate_t(df=2 * A, shape=B / A * covariance).logpdf(Y[:, :outputs].T.ravel())
+    trace = np.trace(np.asarray(KERNEL.nngp(X)) - nystrom)
+    np.testing.assert_allclose(fitted.report["log_evidence"], log_t - outputs * trace / (2 * NOISE), rtol=1e-9)
+
+
 def test_a_sure_scale_is_the_gaussian_process():
     sure, limit = known(dist.Delta(1.0)), known(dist.InverseGamma(1e9, 1e9))
     np.testing.assert_allclose(sure.report["log_evidence"], normal_log_density(1.0, Y[:, 0], X), rtol=1e-10)
