@@ -70,6 +70,7 @@ def test_what_is_learnt(student, gauss):
     assert gauss.process.root.shape == (3, 12)
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_latent_law(student, gauss):
     for fitted in (student, gauss):
         latent = fitted.latent(NEW[:3])
@@ -101,6 +102,7 @@ def test_in_a_float64_program_the_same_with_more_digits(student, float64):
         np.testing.assert_allclose(student.infer(NEW, key=KEY).probs, probs, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(student, gauss, by_labels, tmp_path):
     for fitted in (student, gauss, *by_labels):
         save(tmp_path / "fitted.posterax", fitted)
@@ -111,6 +113,7 @@ def test_saved_and_loaded(student, gauss, by_labels, tmp_path):
 # Exactness
 
 
+@pytest.mark.slow
 def test_two_points_by_quadrature():
     # Two classes: all that matters is the difference of the two functions at the two points and at a new one.
     x, labels, new = np.array([[0.0], [0.7]]), np.array([0, 1]), np.array([[1.0]])
@@ -214,6 +217,7 @@ def test_by_labels_a_sharp_scale_is_the_gaussian_twin(by_labels):
     np.testing.assert_allclose(sharp.infer(NEW).probs, by_labels[1].infer(NEW).probs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_by_labels_noise_and_a_point_mass_are_learnt():
     settings = dataclasses.replace(SETTINGS, method="labels", num_inducing=None, scale_prior=dist.Delta(2.0))
     learnt = settings.fit((X, LABELS), key=KEY).regression

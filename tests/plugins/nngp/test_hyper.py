@@ -20,6 +20,7 @@ MODEL = ScaleMixtureNNGP(MLPKernel(1, "erf", 2.0, 0.5), dist.InverseGamma(A, B),
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@pytest.mark.slow
 def test_the_network_of_largest_evidence_is_kept():
     kernels = networks((1, 3), ("relu", "erf"))
     assert [kernel.depth for kernel in kernels] == [1, 1, 3, 3]
@@ -53,6 +54,7 @@ def test_the_target_is_evidence_times_prior():
         np.testing.assert_allclose(target.log_density(position), log_p[i], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_nuts_samples_the_noise_and_predictions_average_over_it():
     """400 draws of one parameter: the mean of log noise within 4 standard errors at 80 independent draws' worth."""
     draws = posterax.sample(

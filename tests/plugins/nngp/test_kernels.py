@@ -21,6 +21,7 @@ def test_arccos_is_right_to_rounding():
     np.testing.assert_allclose(arc_cosine_map(jnp.asarray(c)), exact, atol=5e-15)
 
 
+@pytest.mark.slow
 def test_the_kernel_is_the_mean_over_wide_networks():
     # 400 networks of width 256, two hidden layers; the readout is integrated out. Entries within 4.5 standard errors
     # (21 of them: a false alarm once in 7,000); the bias of order 1/256 is a third of one.
@@ -65,7 +66,14 @@ def test_gradients_through_tiles():
 
 
 @pytest.mark.parametrize(
-    "kernel", [MLPKernel(3), MLPKernel(2, "abs"), MLPKernel(2, jnp.tanh), RBFKernel(), MaternKernel(2.5)]
+    "kernel",
+    [
+        MaternKernel(2.5),
+        *(
+            pytest.param(k, marks=pytest.mark.slow)
+            for k in (MLPKernel(3), MLPKernel(2, "abs"), MLPKernel(2, jnp.tanh), RBFKernel())
+        ),
+    ],
 )
 def test_gradients_are_finite_where_points_coincide(kernel):
     x = np.concatenate([X, X[:2], np.zeros((1, 3))])
@@ -75,6 +83,7 @@ def test_gradients_are_finite_where_points_coincide(kernel):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_kernel))
 
 
+@pytest.mark.slow
 def test_gauss_hermite_finds_a_closed_form():
     known, found = MLPKernel(2, "erf"), MLPKernel(2, GaussHermite(jax.scipy.special.erf, 100))
     np.testing.assert_allclose(found.nngp(X), known.nngp(X), rtol=1e-6)

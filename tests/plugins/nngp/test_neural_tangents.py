@@ -11,7 +11,12 @@ from posterax_nngp import CNNKernel, GaussHermite, MLPKernel, ReLU, ResNetKernel
 
 STORED = json.loads(Path(__file__).with_name("neural_tangents.json").read_text())
 CASES = [
-    pytest.param(case, id="-".join(str(case[name]) for name in ("network", "activation", "depth")))
+    pytest.param(
+        case,
+        id="-".join(str(case[name]) for name in ("network", "activation", "depth")),
+        marks=[pytest.mark.slow]
+        * (case["network"] == "cnn" or case["activation"] in ("softplus", "sin", "leaky_relu", "gelu")),
+    )
     for case in STORED["cases"]
 ]
 NETWORKS = {"mlp": MLPKernel, "resnet": ResNetKernel, "cnn": CNNKernel}

@@ -47,6 +47,7 @@ def test_agrees_with_scipy(cls, parameters, truth):
 
 
 @LAWS
+@pytest.mark.slow
 def test_draws_follow_the_law(cls, parameters, truth):
     draws = jax.jit(lambda law, key: law.sample(key, (2000,)))(cls(*parameters), jr.key(0))
     assert draws.shape == (2000,)
@@ -71,6 +72,7 @@ def test_moments_that_do_not_exist_are_infinite(cls, heavy, heavier):
 
 
 @pytest.mark.parametrize(("p", "mean", "variance"), [(-3.0, True, True), (-2.0, True, False), (-1.0, False, False)])
+@pytest.mark.slow
 def test_moments_of_the_inverse_gamma_limit(p, mean, variance):
     law = GeneralizedInverseGaussian(p, 4.0, 0.0)
     truth = stats.invgamma(-p, scale=2.0)
@@ -79,6 +81,7 @@ def test_moments_of_the_inverse_gamma_limit(p, mean, variance):
     np.testing.assert_allclose(law.log_prob(VALUES), truth.logpdf(VALUES), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gamma_limit():
     law = GeneralizedInverseGaussian(1.5, 0.0, 4.0)
     np.testing.assert_allclose(law.log_prob(VALUES), stats.gamma(1.5, scale=0.5).logpdf(VALUES), rtol=1e-11)
@@ -93,6 +96,7 @@ def test_normaliser_of_large_order():
 
 
 @LAWS
+@pytest.mark.slow
 def test_gradient_in_the_parameters(cls, parameters, truth):
     """Of the log density at 0.7, against central differences; the normaliser's order has no elementary derivative."""
 

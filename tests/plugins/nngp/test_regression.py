@@ -54,7 +54,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "outputs"),
     [
-        pytest.param(INVERSE_GAMMA, 1, id="closed-1"),
+        pytest.param(INVERSE_GAMMA, 1, id="closed-1", marks=slow),
         pytest.param(INVERSE_GAMMA, 2, id="closed-2"),
         pytest.param(SAME_BY_QUADRATURE, 1, id="quadrature-1"),
         pytest.param(SAME_BY_QUADRATURE, 2, id="quadrature-2", marks=slow),
@@ -84,6 +84,7 @@ def test_one_output_without_an_axis_is_numpyros_multivariate_t():
     np.testing.assert_allclose(flat.log_prob(Y_NEW[:, 0]), column.log_prob(Y_NEW[:, :1]), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_outputs_share_one_scale_in_every_draw():
     # Two outputs of a t with 2a + 14 degrees of freedom: their squares correlate as theory says, 4 standard errors.
     law = known(y=Y).infer(NEW[:1])
@@ -107,7 +108,7 @@ ATOMS = Atoms(jnp.array([0.5, 2.0]), jnp.log(jnp.array([0.3, 0.7])))
         pytest.param(BURR, "tied", id="burr-tied", marks=slow),
         pytest.param(ATOMS, "tied", id="atoms-tied"),
         pytest.param(INVERSE_GAMMA, "free", id="inverse-gamma-free", marks=slow),
-        pytest.param(BURR, "free", id="burr-free"),
+        pytest.param(BURR, "free", id="burr-free", marks=slow),
         pytest.param(ATOMS, "free", id="atoms-free", marks=slow),
     ],
 )
@@ -150,9 +151,9 @@ def test_free_noise_is_one_integral_over_the_scale():
     [
         pytest.param(INVERSE_GAMMA, {}, id="inverse-gamma-tied", marks=slow),
         pytest.param(BURR, {}, id="burr-tied"),
-        pytest.param(INVERSE_GAMMA, {"noise_model": "free"}, id="inverse-gamma-free"),
+        pytest.param(INVERSE_GAMMA, {"noise_model": "free"}, id="inverse-gamma-free", marks=slow),
         pytest.param(BURR, {"noise_model": "free"}, id="burr-free", marks=slow),
-        pytest.param(INVERSE_GAMMA, {"num_inducing": 4}, id="inverse-gamma-inducing"),
+        pytest.param(INVERSE_GAMMA, {"num_inducing": 4}, id="inverse-gamma-inducing", marks=slow),
         pytest.param(BURR, {"num_inducing": 4}, id="burr-inducing", marks=slow),
     ],
 )
@@ -172,6 +173,7 @@ def test_gradients_of_the_evidence(settings, prior):
         np.testing.assert_allclose(gradient[name], slope, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_all_rows_as_inducing_points_is_exact_and_fewer_give_a_lower_bound():
     exact, sparse, few = known(), known(num_inducing=7), known(num_inducing=3)
     np.testing.assert_allclose(sparse.report["log_evidence"], exact.report["log_evidence"], rtol=1e-8)
@@ -226,6 +228,7 @@ def test_standardising_changes_units_and_nothing_else():
     assert mean.shape == y.shape
 
 
+@pytest.mark.slow
 def test_importance_sampling_agrees_and_the_papers_proposal_warns():
     x, y = rng.normal(size=(60, 1)), 5 * rng.normal(size=60)
     settings = {"method": "importance", "num_draws": 4000}
@@ -366,6 +369,7 @@ def test_a_single_row_is_enough():
     np.testing.assert_allclose(fitted.report["log_evidence"], log_t(X[:1], Y[:1, :1]), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_it_can_be_mapped_over_data_sets():
     fitted = eqx.filter_vmap(lambda y: model().condition((X, y)).infer(NEW).log_prob(jnp.asarray(Y_NEW[:, 0])))(
         jnp.asarray(Y.T)

@@ -79,7 +79,7 @@ def test_quadrature_against_the_closed_form():
         np.testing.assert_allclose(left, right, rtol=1e-10, atol=1e-13)
 
 
-SLOW = {"uniform", "gig"}
+SLOW = set(PRIORS) - {"inverse-gamma", "burr", "half-cauchy"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PRIORS])
@@ -286,6 +286,7 @@ def test_draws_from_the_prior_collapse(prior):
         (dist.HalfCauchy(1.0), "mixture", 0.5, 1, 300),
     ],
 )
+@pytest.mark.slow
 def test_importance_sampling_agrees_with_quadrature(prior, proposal, quad, count, least):
     sample = importance(prior, quad, count, proposal=proposal, num_draws=2000, key=jr.key(3))
     assert sample.ess > 2 * least * 0.9
@@ -319,6 +320,7 @@ def test_errors_of_importance_sampling(arguments, words):
         importance(given.pop("prior"), given.pop("quad"), given.pop("count"), **given)
 
 
+@pytest.mark.slow
 def test_single_precision_outside_changes_nothing():
     prior = BurrXII(2.0, 2.0)
     inside = importance(prior, 3.0, 9, proposal="mixture", key=jr.key(0))

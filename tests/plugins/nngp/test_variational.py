@@ -220,6 +220,7 @@ def exact_terms(marginals, a, b, labels):
     return np.einsum("s,h,shn->n", weights, hermite, special.log_expit(values))
 
 
+@pytest.mark.slow
 def test_the_bound_is_below_the_evidence_of_a_toy_and_its_estimates_are_right():
     x, labels, _ = toy()
     evidence = log_evidence(x, labels)
@@ -273,6 +274,7 @@ def test_gradients_of_the_estimate_are_those_of_the_expectation():
         assert error < 0.05 * max(abs(exact), 0.05)
 
 
+@pytest.mark.slow
 def test_classes_share_their_scale():
     # Of two uncorrelated Student-t with 4 degrees of freedom both are above 4 in size with probability 3.1e-3; of
     # independent ones with 2.6e-4. Over s both are normal.
@@ -296,6 +298,7 @@ def test_draws_of_the_scale(a):
     np.testing.assert_allclose(gradient.log_rate, 1, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_points_coincide():
     points = jnp.asarray(np.repeat(X[:2], 2, axis=0))
     kernel = MLPKernel(depth=1)
