@@ -45,8 +45,8 @@ def split(name: str, number: int) -> tuple[np.ndarray, ...]:
     return table[train][:, inputs], table[train, target], table[test][:, inputs], table[test, target]
 
 
-def ours(x, y, new, target, models=OURS) -> dict[str, dict]:
-    """Figures of our models on one split."""
+def ours(x, y, new, target, models=OURS, depths=(1, 2, 4)) -> dict[str, dict]:
+    """Figures of our models on one split; networks of these depths, of ReLU and erf, to choose from."""
     import jax.random as jr
     import numpyro.distributions as dist
     from posterax_nngp import BurrXII, ScaleMixtureNNGP, networks
@@ -60,7 +60,7 @@ def ours(x, y, new, target, models=OURS) -> dict[str, dict]:
     found = {}
     for name in models:
         began = time.perf_counter()
-        first, *others = networks((1, 2, 4), ("relu", "erf"))
+        first, *others = networks(depths, ("relu", "erf"))
         model = ScaleMixtureNNGP(
             first, priors[name], noise=0.05, standardise=True, max_steps=STEPS, screening_steps=SCREENING,
             candidates=tuple(others), learn=("kernel", "noise", *(["scale_prior"] if name == "s by ML" else [])),
@@ -180,21 +180,33 @@ def _error(values) -> float:
 
 
 def tail(name: str, column: int) -> tuple[np.ndarray, ...]:
-    """All rows: those in the upper tenth of one input are held out, and trained on are the others."""
-    place = folder() / name
-    table = np.loadtxt(place / "data.txt")
-    inputs, target = (np.loadtxt(place / f"index_{what}.txt", dtype=int) for what in ("features", "target"))
-    x, y = table[:, inputs], table[:, target]
-    far = x[:, column] > np.quantile(x[:, column], 0.9)
+    """All rows: those in the upper tail of one input are held out, and trained on are the others."""
+    x, y = everything(name)
+    far = x[:, column] >= border(x[:, column])
     return x[~far], y[~far], x[far], y[far]
 
 
-def columns(name: str) -> list[int]:
-    """The three inputs with the most different values."""
+def everything(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of all rows."""
     place = folder() / name
-    x = np.loadtxt(place / "data.txt")[:, np.loadtxt(place / "index_features.txt", dtype=int)]
-    counts = np.array([len(np.unique(x[:, j])) for j in range(x.shape[1])])
-    return sorted(np.argsort(-counts, kind="stable")[:3].tolist())
+    table = np.loadtxt(place / "data.txt")
+    inputs, target = (np.loadtxt(place / f"index_{what}.txt", dtype=int) for what in ("features", "target"))
+    return table[:, inputs], table[:, target]
+
+
+def border(values: np.ndarray) -> float:
+    """Where the upper tail begins: the value with a share of rows at or above it nearest to a tenth."""
+    found = np.unique(values)
+    shares = np.array([np.mean(values >= value) for value in found])
+    return float(found[np.argmin(np.abs(shares - 0.1))])
+
+
+def columns(name: str) -> list[int]:
+    """The three inputs with the most different values, of those with a tail of 3 to 20 per cent of the rows."""
+    x, _ = everything(name)
+    held = np.array([np.mean(x[:, j] >= border(x[:, j])) for j in range(x.shape[1])])
+    counts = np.array([len(np.unique(x[:, j])) for j in range(x.shape[1])]) * ((held > 0.03) & (held < 0.2))
+    return sorted(np.argsort(-counts, kind="stable")[: min(3, np.sum(counts > 0))].tolist())
 
 
 def on_splits(core: int | None, name: str, numbers: list[int], models: list[str]) -> list[dict]:
@@ -206,7 +218,7 @@ def on_splits(core: int | None, name: str, numbers: list[int], models: list[str]
 def on_tails(core: int | None, pairs: list[list]) -> list[dict]:
     """`ours` on some held-out tails, on one core."""
     _pin(core)
-    return [ours(*tail(name, column)) for name, column in pairs]
+    return [ours(*tail(name, column), depths=(2,)) for name, column in pairs]
 
 
 def _pin(core: int | None) -> None:
