@@ -1,4 +1,6 @@
+import gc
 import os
+import sys
 from pathlib import Path
 
 # Compilation dominates the suite: what one run has compiled, the next one (and every subprocess) finds again.
@@ -17,6 +19,16 @@ def data_folder():
     if not folder.is_dir():
         pytest.skip(f"there is no reference data at {folder}; set POSTERAX_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Each compiled program takes some memory mappings, of which a process has 65,530: LLVM's "cannot allocate"."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items):
