@@ -30,7 +30,10 @@ def test_each_example_has_a_tiny_size():
     assert sorted(TINY) == SCRIPTS
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+SLOW = {"06_nngp_digits.py", "07_nngp_uci.py"}  # half a minute each, nearly all of it compilation
+
+
+@pytest.mark.parametrize("script", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SCRIPTS])
 def test_each_example_runs(script, tmp_path):
     out = run([sys.executable, str(ROOT / "examples" / script), *TINY[script]], tmp_path)
     for written in re.findall(r"wrote ([^\s;]+)", out):
