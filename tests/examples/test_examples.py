@@ -53,6 +53,19 @@ def test_the_readmes_python_runs_from_top_to_bottom(tmp_path):
     assert (tmp_path / "long-run" / "state.posterax").exists()
 
 
+@pytest.mark.slow
+def test_the_demo_has_the_sections_of_all_plugins_and_each_loads(tmp_path):
+    code = """
+from posterax._component import resolve
+from posterax._registry import plugins
+for record in plugins():
+    for spec in record.demos:
+        assert callable(resolve(spec, record))
+        print(spec.name)
+"""
+    assert set(run([sys.executable, "-c", code], tmp_path).split()) == {"eight-schools", "nile", "wide-networks"}
+
+
 def test_the_readme_of_the_third_party_plugin_names_what_is_there():
     folder = ROOT / "examples" / "third_party_plugin"
     for name in re.findall(r"^(pyproject\.toml|src/\S+|tests/)", (folder / "README.md").read_text(), flags=re.M):

@@ -15,13 +15,16 @@ from posterax.plugin import DemoSpec
 from posterax_models import ConjugateNormal, LinearGaussianStateSpace, nile
 from posterax_numpyro._demo import _level
 
-# The whole demo, as a newcomer runs it
+# This plugin's sections, as a newcomer runs them
+
+SECTIONS = ["eight-schools", "nile"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "demo-output"
     command = [Path(sys.executable).with_name("posterax"), "demo", "--output", folder]
+    command += [word for name in SECTIONS for word in ("--section", name)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
     return run, folder
 
@@ -49,7 +52,7 @@ def test_the_demo_ends_well_and_prints_its_tables(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["eight-schools", "nile"])
+@pytest.mark.parametrize("section", SECTIONS)
 def test_the_demo_writes_results_that_open(finished, section):
     _, folder = finished
     names = {path.name for path in (folder / section).iterdir()}
