@@ -37,3 +37,10 @@ def compress(
     values, vectors = jnp.linalg.eigh(jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1))
     shares = vectors[0] ** 2
     return centre + width * values, jnp.log(jnp.maximum(shares, jnp.finfo(shares.dtype).tiny))
+
+
+def compressed_scales(rule: tuple[Array, Array], num: int) -> tuple[Float[Array, " num"], Float[Array, " num"]]:
+    """`compress` in the logarithms of scales; `rule`: scales and log-weights, as `atoms` gives them."""
+    scales, log_weights = rule
+    nodes, log_weights = compress(jnp.log(scales), log_weights, num)
+    return jnp.exp(nodes), log_weights

@@ -23,6 +23,8 @@ def check_data(data: Any, event_ndim: int) -> tuple[Any, Any]:
         form = "(n, d)" if event_ndim == 1 else "(n, height, width, channels)"
         hint = " For inputs of one number write x[:, None]." if x.ndim == 1 else ""
         raise ValueError(f"`x` must have shape {form}; got {x.shape}.{hint}")
+    if x.size == 0:
+        raise ValueError(f"`x` must have at least one row and one input; got shape {x.shape}. Give data to fit to.")
     if y.ndim not in {1, 2} or len(y) != len(x) or y.size == 0:
         raise ValueError(f"`y` must have shape ({len(x)},), or ({len(x)}, m) for m outputs, as `x` has; got {y.shape}.")
     return x, y
@@ -35,12 +37,12 @@ def finite(values: Any, name: str) -> Any:
     if values.dtype.kind not in "fiub":
         raise TypeError(f"`{name}` must be numbers; got an array of {values.dtype}.")
     values = values.astype(np.float64)
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) if values.ndim else ~np.isfinite(values)
+    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if np.any(bad):
         rows = np.flatnonzero(bad)
         raise ValueError(
-            f"`{name}` must be finite; {len(rows)} of {len(values)} rows have NaN or infinity, first row "
-            f"{rows[0]}. Leave those rows out, or impute them."
+            f"`{name}` must be finite; {rows.size} of {bad.size} rows hold NaN or infinity, first row {rows[0]}. Leave "
+            "these rows out, or fill them in."
         )
     return values
 

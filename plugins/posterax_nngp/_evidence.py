@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from . import _free, _inducing, _solve
 from ._parameters import Hyper
 from ._scale import log_marginal
-from ._scale_prior import log_density
 
 
 def log_evidence(
@@ -20,13 +19,13 @@ def log_evidence(
 
     - `profiled`: the scale is the one under which the data are likeliest, in place of any prior's.
 
-    Source: scale mixture $\int N(Y; 0, s C) dH(s)$; closed form for an inverse gamma law, else quadrature.
+    Source: scale mixture $\int N(Y; 0, s C) dH(s)$, or with free noise $\int N(Y; 0, s K + \tau I) dH(s)$. Closed form
+    for a point mass, and for an inverse gamma law with tied noise; a sum over atoms; else quadrature.
     """
     if not tied:
         if isinstance(hyper.scale_prior, dist.Delta):
             return _gaussian(hyper, x, y)
-        support = log_density(hyper.scale_prior)[1:]
-        return _free.log_evidence(hyper.scale_prior, hyper.kernel, hyper.noise, x, y, support)
+        return _free.log_evidence(hyper.scale_prior, hyper.kernel, hyper.noise, x, y)
     if inducing is None:
         quad, logdet, jitter = _solve.evidence_terms(hyper.kernel, hyper.noise, x, y)
         penalty = 0.0

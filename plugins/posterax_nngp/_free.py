@@ -1,7 +1,8 @@
 r"""Conditioning with noise that does not scale: $y \mid s \sim N(0, s K + \tau I)$, by one eigendecomposition.
 
-With $K = U \Lambda U'$ every value of $s$ costs $O(n)$. There is no closed form for any prior; all is quadrature in
-$\log s$. Its gradient is an average over $s$, taken by hand: an eigendecomposition has none where eigenvalues meet.
+With $K = U \Lambda U'$ every value of $s$ costs $O(n)$. There is no closed form: a discrete prior is summed over its
+atoms, for any other it is quadrature in $\log s$. The gradient is an average over $s$, taken by hand: an
+eigendecomposition has none where eigenvalues meet.
 """
 
 from typing import Any
@@ -11,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution
+from numpyro.distributions import Delta, Distribution
 
 from ._kernel import Kernel
+from ._priors import Atoms
+from ._scale import atoms
 from ._scale_nodes import integrate
+from ._scale_prior import log_density
 from ._solve import State, above_rounding
 
 
@@ -36,20 +40,15 @@ def decompose(gram: Float[Array, "n n"], y: Float[Array, "n m"]) -> State:
 
 
 def log_evidence(
-    prior: Distribution, kernel: Kernel, noise: Any, x: Array, y: Float[Array, "n m"], support: Any
+    prior: Distribution, kernel: Kernel, noise: Any, x: Array, y: Float[Array, "n m"]
 ) -> tuple[Array, Array]:
-    """Log p(y), and the jitter. Its first derivatives are exact; second ones are not defined.
-
-    - `support`: the ends of the prior's support in log s.
-    """
+    """Log p(y), and the jitter. Its first derivatives are exact; second ones are not defined."""
     gram = kernel.nngp(x)
     fixed = jax.lax.stop_gradient
     state = decompose(fixed(gram), y)
-    log_f = log_integrand(fixed_leaves(prior), state, fixed(noise))
-    nodes, log_weights = integrate(log_f, *support)
-    log_terms = log_weights + log_f(nodes)
-    total = logsumexp(log_terms)
-    shares, scales = jnp.exp(log_terms - total), jnp.exp(nodes)
+    scales, log_terms = terms(prior, state, fixed(noise))
+    total = logsumexp(log_terms)  # with its gradient in the prior
+    scales, shares = fixed((scales, jnp.exp(log_terms - total)))
     # What follows has the value zero, and the gradient: averages over s of those of log N(y; 0, s K + noise I).
     variances = scales[:, None] * state["values"] + fixed(noise)  # (S, n)
     m, squares = y.shape[1], jnp.sum(state["projected"] ** 2, axis=1)
@@ -59,27 +58,25 @@ def log_evidence(
     inner = flat @ flat.T + jnp.diag(on_diagonal)
     on_gram = state["vectors"] @ inner @ state["vectors"].T
     on_noise = shares @ jnp.sum(-0.5 * m / variances + 0.5 * squares / variances**2, axis=1)
-    on_prior = jnp.sum(fixed(shares) * jnp.asarray(prior.log_prob(fixed(scales))))
-    return fixed(total) + sum(
-        (
-            jnp.sum(fixed(on_gram) * (gram - fixed(gram))),
-            fixed(on_noise) * (noise - fixed(noise)),
-            on_prior - fixed(on_prior),
-        )
-    ), state["jitter"]
+    zero = jnp.sum(fixed(on_gram) * (gram - fixed(gram))) + fixed(on_noise) * (noise - fixed(noise))
+    return total + zero, state["jitter"]
 
 
-def log_integrand(prior: Distribution, state: State, noise: Any) -> Any:
-    """The function of t = log s, entry by entry, log h(s) + t + log N(y; 0, s K + noise I)."""
-    squares = jnp.sum(state["projected"] ** 2, axis=1)
-    m = state["projected"].shape[1]
+def terms(prior: Distribution, state: State, noise: Any) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+    """Scales, and logs of what each adds to p(y): every atom of a discrete prior, else by quadrature (S = 768)."""
 
-    def log_f(t):
-        variances = jnp.exp(t)[..., None] * state["values"] + noise
-        log_likelihood = -0.5 * jnp.sum(squares / variances + m * jnp.log(2 * np.pi * variances), axis=-1)
-        return jnp.asarray(prior.log_prob(jnp.exp(t))) + t + log_likelihood
+    def log_likelihood(scales):
+        squares, m = jnp.sum(state["projected"] ** 2, axis=1), state["projected"].shape[1]
+        variances = scales[..., None] * state["values"] + noise
+        return -0.5 * jnp.sum(squares / variances + m * jnp.log(2 * np.pi * variances), axis=-1)
 
-    return log_f
+    if isinstance(prior, (Delta, Atoms)):
+        scales, log_weights = atoms(prior)
+        return scales, log_weights + log_likelihood(scales)
+    log_h, *support = log_density(prior)
+    log_f = lambda t: log_h(t) + log_likelihood(jnp.exp(t))  # noqa: E731
+    nodes, log_weights = integrate(log_f, *support)
+    return jnp.exp(nodes), log_weights + log_f(nodes)
 
 
 def predict(
@@ -114,8 +111,3 @@ def leave_one_out(state: State, noise: Any, y: Array, scales: Array, log_weights
     log_shares = log_weights[:, None] - log_densities
     total = logsumexp(log_shares, axis=0)
     return logsumexp(log_weights) - total, jnp.einsum("sn,snm->nm", jnp.exp(log_shares - total), means)
-
-
-def fixed_leaves(tree: Any) -> Any:
-    """The same PyTree, with no gradient through it."""
-    return jax.tree.map(jax.lax.stop_gradient, tree)

@@ -11,13 +11,11 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array
 
 from . import _free, _inducing, _predictive, _solve
-from ._compress import compress
+from ._compress import compressed_scales
 from ._evidence import from_terms
 from ._parameters import Hyper
 from ._priors import Atoms
 from ._scale import atoms, importance, log_marginal, scale_posterior
-from ._scale_nodes import integrate
-from ._scale_prior import log_density
 
 _COMPONENTS = 48  # of a joint predictive mixture with free noise, where each has a covariance matrix of its own
 
@@ -48,12 +46,7 @@ def learn(
     n, m = y.shape
     if not tied:
         state = _free.condition(hyper.kernel, x, y)
-        log_f, support = _free_law(hyper, state)
-        if isinstance(hyper.scale_prior, (dist.Delta, Atoms)):
-            log_evidence = logsumexp(_free_atoms(hyper, state)[2])
-        else:
-            nodes, log_weights = integrate(log_f, *support)
-            log_evidence = logsumexp(log_weights + log_f(nodes))
+        log_evidence = logsumexp(_free.terms(hyper.scale_prior, state, hyper.noise)[1])
         return Knowledge(x, y, state, {}), hyper, {"log_evidence": log_evidence, "jitter": state["jitter"]}
     if inducing is None:
         state, penalty = _solve.condition(hyper.kernel, hyper.noise, x, y), 0.0
@@ -116,10 +109,7 @@ def predict(
             unit = _solve.noisy(unit, hyper.noise) if joint else unit + hyper.noise
         make = _predictive.tied_joint if joint else _predictive.tied_marginals
         return make(scale, mean * per_output + units["y_shift"], unit, per_output, units["single"])
-    scales, log_weights = atoms(scale)
-    if joint:
-        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
-        scales = jnp.exp(nodes)
+    scales, log_weights = compressed_scales(atoms(scale), _COMPONENTS) if joint else atoms(scale)
     mean, covariance = _free.predict(hyper.kernel, known.state, hyper.noise, known.x, new, scales, joint=joint)
     if noisy:
         covariance = covariance + (hyper.noise * jnp.eye(len(new)) if joint else hyper.noise)
@@ -148,10 +138,7 @@ def prior(hyper: Hyper, x: Array, noisy: bool, joint: bool, tied: bool) -> Any:
         unit = _solve.noisy(gram, noise) if joint else gram + noise
         make = _predictive.tied_joint if joint else _predictive.tied_marginals
         return make(law, mean, unit, per_output, True)
-    scales, log_weights = atoms(law)
-    if joint:
-        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
-        scales = jnp.exp(nodes)
+    scales, log_weights = compressed_scales(atoms(law), _COMPONENTS) if joint else atoms(law)
     size = scales[:, None, None] if joint else scales[:, None]
     covariance = size * gram + (noise * jnp.eye(len(x)) if joint else noise)
     make = _predictive.free_joint if joint else _predictive.free_marginals
@@ -177,35 +164,7 @@ def leave_one_out(hyper: Hyper, known: Knowledge, tied: bool) -> tuple[Array, Ar
     return log_density, mean * units["y_scale"] + units["y_shift"]
 
 
-def _free_law(hyper: Hyper, state: dict) -> tuple[Any, Any]:
-    if isinstance(hyper.scale_prior, (dist.Delta, Atoms)):
-        return None, None
-    return _free.log_integrand(hyper.scale_prior, state, hyper.noise), log_density(hyper.scale_prior)[1:]
-
-
-def _free_atoms(hyper: Hyper, state: dict) -> tuple[Array, Array, Array]:
-    """Scales of a discrete prior, their posterior log-weights, and those before normalising."""
-    prior = hyper.scale_prior
-    if isinstance(prior, dist.Delta):
-        scales, log_prior = jnp.asarray(prior.v)[None], jnp.zeros(1)
-    else:
-        scales, log_prior = prior.values, prior.log_weights  # pyright: ignore[reportAttributeAccessIssue]
-    log_f = _free.log_integrand(_Flat(), state, hyper.noise)  # pyright: ignore[reportArgumentType]
-    log_terms = log_prior + log_f(jnp.log(scales)) - jnp.log(scales)
-    return scales, log_terms - logsumexp(log_terms), log_terms
-
-
-class _Flat:
-    """A prior whose density is one everywhere."""
-
-    def log_prob(self, value: Array) -> Array:
-        return jnp.zeros_like(value)
-
-
 def _free_rule(hyper: Hyper, state: dict) -> tuple[Array, Array]:
-    log_f, support = _free_law(hyper, state)
-    if log_f is None:
-        return _free_atoms(hyper, state)[:2]
-    nodes, log_weights = integrate(log_f, *support)
-    log_weights = log_weights + log_f(nodes)
-    return jnp.exp(nodes), log_weights - logsumexp(log_weights)
+    """Scales, and log-weights that sum to one."""
+    scales, log_terms = _free.terms(hyper.scale_prior, state, hyper.noise)
+    return scales, log_terms - logsumexp(log_terms)

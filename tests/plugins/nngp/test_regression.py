@@ -19,6 +19,7 @@ from posterax_nngp import (
     _data,
 )
 from scipy import stats
+from scipy.special import logsumexp
 
 KERNEL = MLPKernel(2, "erf", 1.5, 0.3)
 A, B, NOISE = 1.7, 0.9, 0.15
@@ -173,6 +174,52 @@ def test_gradients_of_the_evidence(settings, prior):
         np.testing.assert_allclose(gradient[name], slope, rtol=1e-6, atol=1e-8)
 
 
+def sum_over_atoms(prior, kernel, noise, y):
+    """Log evidence with free noise, by dense normal log densities."""
+    gram, terms = np.asarray(kernel.nngp(X)), []
+    for s, log_weight in zip(prior.values, prior.log_weights, strict=True):
+        normal = stats.multivariate_normal(cov=float(s) * gram + float(noise) * np.eye(len(X)))
+        terms.append(float(log_weight) + normal.logpdf(y.T).sum())
+    return logsumexp(terms)
+
+
+def test_free_noise_with_a_discrete_prior_is_a_sum_over_its_atoms():
+    """The gradient against differences of that sum."""
+    from jax.flatten_util import ravel_pytree
+    from posterax_nngp._parameters import Hyper, constrained, unconstrained
+    from posterax_nngp._regression_fit import value_and_gradient
+
+    hyper = Hyper(KERNEL, NOISE, Atoms(jnp.array([0.5, 2.0, 7.0]), jnp.log(jnp.array([0.3, 0.6, 0.1])))).widened()
+    vector, unravel = ravel_pytree(unconstrained(hyper, ("kernel", "noise", "scale_prior")))
+
+    def directly(vector):
+        here = constrained(hyper, unravel(vector))
+        return sum_over_atoms(here.scale_prior, here.kernel, here.noise, Y)
+
+    value, gradient = value_and_gradient(unravel(vector), hyper, jnp.asarray(X), jnp.asarray(Y), None, False, False)
+    np.testing.assert_allclose(value, directly(vector), rtol=1e-12)
+    steps = 1e-5 * np.eye(9)  # two of the kernel, noise, three atoms and their log-weights
+    slopes = [(directly(vector + step) - directly(vector - step)) / 2e-5 for step in steps]
+    np.testing.assert_allclose(ravel_pytree(gradient)[0], slopes, rtol=1e-6, atol=1e-8)
+
+    target = model(hyper.scale_prior, noise_model="free", learn=("noise",)).target((X, Y))
+    position = target.unconstrain({"noise": jnp.asarray(NOISE)})
+    prior = stats.norm.logpdf(0.0)  # of log noise, where it is centred
+    np.testing.assert_allclose(target.log_density(position), directly(vector) + prior, rtol=1e-12)
+
+
+def test_learning_with_free_noise_and_a_discrete_prior_climbs_that_sum():
+    fitted = known(ATOMS, noise_model="free", learn=("noise",))
+    assert fitted.report["converged"]
+    np.testing.assert_allclose(fitted.report["starts"], [fitted.report["log_evidence"]], rtol=1e-12)
+
+    def directly(noise):
+        return sum_over_atoms(ATOMS, KERNEL, noise, Y[:, 0])
+
+    np.testing.assert_allclose(fitted.report["log_evidence"], directly(fitted.noise), rtol=1e-12)
+    assert directly(fitted.noise) >= max(directly(fitted.noise * factor) for factor in (0.9, 1.1))
+
+
 @pytest.mark.slow
 def test_all_rows_as_inducing_points_is_exact_and_fewer_give_a_lower_bound():
     exact, sparse, few = known(), known(num_inducing=7), known(num_inducing=3)
@@ -289,6 +336,9 @@ def test_results_work_in_a_float32_program():
         ((X, np.where(Y[:, 0] > 0, np.inf, Y[:, 0])), ValueError, "`y` must be finite"),
         ((X, Y.astype(str)), TypeError, "`y` must be numbers"),
         (X, TypeError, r"a pair \(x, y\)"),
+        ((X[:0], Y[:0, 0]), ValueError, r"`x` must have at least one row and one input; got shape \(0, 2\)"),
+        ((X[:, :0], Y[:, 0]), ValueError, r"`x` must have at least one row and one input; got shape \(7, 0\)"),
+        ((X, Y[:, :0]), ValueError, "`y` must have shape"),
     ],
 )
 def test_bad_data_are_refused_in_words(data, error, words):
