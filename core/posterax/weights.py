@@ -186,10 +186,11 @@ def smooth(log_weights: Float[ArrayLike, " n"]) -> tuple[np.ndarray, float]:
     smoothed, k = kept, np.nan
     if tail >= 5 and ordered[-tail - 1] == 0:
         k = -np.inf
-    elif tail >= 5 and np.unique(ordered[-tail:]).size >= 5 and -ordered[-tail - 1] > _WIDEST_TAIL:
-        k = float(np.mean(ordered[-tail:] - ordered[-tail - 1]))
     elif tail >= 5 and np.unique(ordered[-tail:]).size >= 5:
-        attempt, k = psis(kept)
+        if -ordered[-tail - 1] > _WIDEST_TAIL:
+            attempt, k = kept, float(np.mean(ordered[-tail:] - ordered[-tail - 1]))
+        else:
+            attempt, k = psis(kept)
         smoothed = attempt if np.isfinite(k) else kept
         k = k if np.isfinite(k) else np.nan
     result = np.full_like(given, -np.inf)

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -17,6 +16,7 @@ from ._classification_data import as_labels, as_points
 from ._classification_labels import fit_labels, log_largest_of_labels
 from ._kernel import Kernel, check_positive
 from ._regression import ScaleMixtureNNGP
+from ._regression_settings import to_caller
 from ._scale import ScalePosterior
 from ._variational import Covariance, SparseProcess
 from ._variational_fit import fit_process, latent_law, log_mean_softmax
@@ -136,7 +136,7 @@ class ScaleMixtureClassifier(Estimator):
         key = check_key(key, "ScaleMixtureClassifier.infer")
         with precision(64):
             log_probs = log_mean_softmax(known, jnp.asarray(x), self.num_predictive_draws, key)
-        return dist.CategoricalLogits(_to_caller(log_probs))
+        return dist.CategoricalLogits(to_caller(log_probs))
 
     def latent(self, observed: Any) -> dist.Distribution:
         """The law of f at new points, `(n_new, C)`: a multivariate t over points and classes, or its Gaussian limit.
@@ -148,14 +148,14 @@ class ScaleMixtureClassifier(Estimator):
             return known.infer(x, observation_noise=False)
         with precision(64):
             law = latent_law(known, jnp.asarray(x))
-        return SharedScaleStudentT(*_to_caller(law))
+        return SharedScaleStudentT(*to_caller(law))
 
     def scale_posterior(self) -> dist.Distribution:
         """The law of s given the labels: q(s), or the Delta that was learnt; with "labels" the exact law."""
         known = self._fitted(None)
         with precision(64):
             law = known.scale_posterior() if isinstance(known, ScaleMixtureNNGP) else known.scale.law()
-        return law if isinstance(law, ScalePosterior) else _to_caller(law)  # that one is for float64 programs
+        return law if isinstance(law, ScalePosterior) else to_caller(law)  # that one is for float64 programs
 
     def _fitted(self, prior: Any) -> SparseProcess | ScaleMixtureNNGP:
         if prior is not None:
@@ -173,8 +173,3 @@ class ScaleMixtureClassifier(Estimator):
         known = self._fitted(prior)
         fitted: Any = known.inducing if isinstance(known, SparseProcess) else known.knowledge.x  # pyright: ignore
         return known, as_points(observed, "observed", self.kernel.event_ndim, fitted.shape[1:])
-
-
-def _to_caller(tree: Any) -> Any:
-    """Arrays in the precision that the caller works in."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf, tree)

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ._data import finite
+
 
 def as_points(x: Any, name: str, event_ndim: int, event_shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Rows of finite numbers in float64, `(n, ...)` with `event_ndim` axes after the first.
@@ -14,10 +16,7 @@ def as_points(x: Any, name: str, event_ndim: int, event_shape: tuple[int, ...] |
     """
     if x is None:
         raise TypeError(f"`{name}` is missing: give points of shape (n, ...), as those fitted.")
-    x = np.asarray(x)
-    if x.dtype.kind not in "fiub":
-        raise TypeError(f"`{name}` must be numbers; got an array of {x.dtype}.")
-    x = x.astype(np.float64)
+    x = finite(np.asarray(x), name)
     form = "(n, d), one row a point" if event_ndim == 1 else "(n, height, width, channels)"
     if x.ndim != 1 + event_ndim:
         row = f" For a single point write {name}[None]." if x.ndim == event_ndim else ""
@@ -26,12 +25,6 @@ def as_points(x: Any, name: str, event_ndim: int, event_shape: tuple[int, ...] |
         raise ValueError(f"`{name}` must have points of shape {event_shape}, as those fitted; got {x.shape[1:]}.")
     if x.size == 0:
         raise ValueError(f"`{name}` must have at least one point and one input; got shape {x.shape}.")
-    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"`{name}` must be finite; {bad.size} of {len(x)} rows hold NaN or infinity, first row {bad[0]}. Leave "
-            "these rows out, or fill them in."
-        )
     return x
 
 

@@ -11,7 +11,7 @@ from jax.scipy.special import log_ndtr, logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 from posterax._precision import precision
 
-from ._compress import compress
+from ._compress import compressed_scales
 from ._regression import ScaleMixtureNNGP
 from ._scale import atoms
 
@@ -44,9 +44,8 @@ def log_largest_of_labels(regression: ScaleMixtureNNGP, x: np.ndarray) -> np.nda
 @eqx.filter_jit
 def _sizes(scale: dist.Distribution) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
     """Square roots of s, and log-weights, that stand for its law."""
-    scales, log_weights = atoms(scale)
-    nodes, log_weights = compress(jnp.log(scales), log_weights, _NODES)
-    return jnp.exp(0.5 * nodes), log_weights
+    scales, log_weights = compressed_scales(atoms(scale), _NODES)
+    return jnp.sqrt(scales), log_weights
 
 
 @eqx.filter_jit

@@ -14,7 +14,7 @@ from posterax import Draws, Target, in_float64
 from posterax._precision import precision
 
 from . import _regression_law as law
-from ._compress import compress
+from ._compress import compressed_scales
 from ._data import check_data, check_memory, finite, standardised, standardiser
 from ._evidence import log_evidence
 from ._parameters import Hyper, constrained, unconstrained
@@ -35,7 +35,7 @@ def target(model: Any, data: Any, hyper_prior: dict[str, dist.Distribution]) -> 
         raise ValueError("`target` is for exact inference: leave `num_inducing` out.")
     check_memory(len(x))
     with precision(64):
-        hyper = Hyper(model.kernel, model.noise, model.scale_prior).widened()
+        hyper = model.hyper()
         starts = {name: np.exp(np.asarray(value)) for name, value in unconstrained(hyper, model.learn).items()}
         hyper = to_host(hyper)
         x, y = (np.asarray(values) for values in standardised(x, y, standardiser(x, y, model.standardise)))
@@ -78,7 +78,7 @@ def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, nu
     total = int(np.prod(draws.shape))
     chosen = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
     with precision(64):
-        hyper = Hyper(model.kernel, model.noise, model.scale_prior).widened()
+        hyper = model.hyper()
         names = unconstrained(hyper, model.learn)
         values = {
             name: jnp.log(jnp.asarray(draws.values[name].reshape(total, *draws.values[name].shape[2:])[chosen]))
@@ -97,15 +97,12 @@ def _over_draws(
     hyper: Hyper, values: dict[str, Array], x: Array, y: Array, new: Array, noisy: bool, tied: bool
 ) -> tuple[Array, Array, Array]:
     """Log-weights `(D S,)`, means `(D S, k, m)` and variances `(D S, k)` of all draws' components."""
-    units = {"x_shift": 0.0, "x_scale": 1.0, "y_shift": 0.0, "y_scale": 1.0, "single": False}
 
     def one(free):
         here = constrained(hyper, free)
         known, here, _ = law.learn(here, x, y, None, tied=tied, profiled=False)
-        known = eqx.tree_at(lambda k: k.units, known, units)
-        scales, log_weights = atoms(law.scale_rule(here, known, tied, False))
-        nodes, log_weights = compress(jnp.log(scales), log_weights, _COMPONENTS)
-        mean, variance = law.moments(here, known, jnp.exp(nodes), new, noisy, tied)
+        scales, log_weights = compressed_scales(atoms(law.scale_rule(here, known, tied, False)), _COMPONENTS)
+        mean, variance = law.moments(here, known, scales, new, noisy, tied)
         return log_weights, mean, variance
 
     log_weights, mean, variance = jax.lax.map(one, values)

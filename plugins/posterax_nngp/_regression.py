@@ -104,7 +104,7 @@ class ScaleMixtureNNGP(Estimator):
         tied, single, notes = self.noise_model == "tied", y.ndim == 1, observations(x, y)
         units = standardiser(x, y, self.standardise)
         with precision(None if traced else 64):
-            hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
+            hyper = self.hyper()
             x, y = standardised(x, y, units)
             record: dict[str, Any] = {"notes": notes}
             if learn and self.candidates:
@@ -174,7 +174,7 @@ class ScaleMixtureNNGP(Estimator):
                 raise ValueError("`prior` can be changed at call time for tied noise only; fit again with that prior.")
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, known, self.noise)))
         with precision(None if traced else 64):
-            hyper = Hyper(self.kernel, self.noise, prior or self.scale_prior).widened()
+            hyper = self.hyper(prior)
             x = jnp.asarray(x, jnp.result_type(float))
             tied, known = self.noise_model == "tied", known.widened()
             scale = law.scale_rule(hyper, known, tied, prior is not None)
@@ -188,7 +188,7 @@ class ScaleMixtureNNGP(Estimator):
         """
         x = as_inputs(x, "x", self.kernel.event_ndim)
         with precision(64):
-            hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
+            hyper = self.hyper()
             made = law.prior(hyper, x, observation_noise, joint, self.noise_model == "tied")
         return to_caller(made)
 
@@ -224,7 +224,7 @@ class ScaleMixtureNNGP(Estimator):
         """The law of s given the data (standardised ones, with `standardise`): inverse gamma, or by quadrature."""
         known = self._knowledge()
         with precision(64):
-            hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
+            hyper = self.hyper()
             made = law.scale_law(hyper, known.widened(), self.noise_model == "tied")
         return made if isinstance(made, ScalePosterior) else to_caller(made)  # that one keeps float64
 
@@ -238,7 +238,7 @@ class ScaleMixtureNNGP(Estimator):
         if self.num_inducing is not None:
             raise ValueError("`leave_one_out` is for exact inference: fit without `num_inducing`.")
         with precision(64):
-            hyper = Hyper(self.kernel, self.noise, self.scale_prior).widened()
+            hyper = self.hyper()
             log_density, mean = law.leave_one_out(hyper, known.widened(), self.noise_model == "tied")
         return np.asarray(log_density), np.asarray(mean)
 
@@ -248,6 +248,10 @@ class ScaleMixtureNNGP(Estimator):
 
         with precision(64):
             return quantiles(self.infer(observed, observation_noise=observation_noise, joint=False), q)
+
+    def hyper(self, prior: dist.Distribution | None = None) -> Hyper:
+        """The hyper-parameters as they stand, as arrays of the precision in force; `prior`: in place of the scale's."""
+        return Hyper(self.kernel, self.noise, prior or self.scale_prior).widened()
 
     def _knowledge(self) -> law.Knowledge:
         if self.knowledge is None:

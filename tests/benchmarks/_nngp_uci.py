@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from _timing import HERE, ROOT
+from _timing import HERE, data_folder
 
 SANITY = {  # NLL of a simpler search on the same splits: splits, s by ML, inverse gamma
     "yacht": (20, 0.913, 0.928),
@@ -30,19 +30,15 @@ FIGURES = ("nll", "rmse", "crps", "in50", "in95")
 
 
 def folder() -> Path | None:
-    """Where the data are: `uci` of POSTERAX_DATA or of shared/data."""
-    named = os.environ.get("POSTERAX_DATA")
-    places = [Path(named)] if named else [ROOT / "shared" / "data", ROOT.parent / "shared" / "data"]
-    return next((place / "uci" for place in places if (place / "uci").exists()), None)
+    """Where the data are."""
+    return data_folder("uci")
 
 
 def split(name: str, number: int) -> tuple[np.ndarray, ...]:
     """Training inputs and targets, test inputs and targets, in raw units."""
-    place = folder() / name
-    table = np.loadtxt(place / "data.txt")
-    inputs, target = (np.loadtxt(place / f"index_{what}.txt", dtype=int) for what in ("features", "target"))
-    train, test = (np.loadtxt(place / f"index_{what}_{number}.txt", dtype=int) for what in ("train", "test"))
-    return table[train][:, inputs], table[train, target], table[test][:, inputs], table[test, target]
+    x, y = everything(name)
+    train, test = (np.loadtxt(folder() / name / f"index_{what}_{number}.txt", dtype=int) for what in ("train", "test"))
+    return x[train], y[train], x[test], y[test]
 
 
 def ours(x, y, new, target, models=OURS, depths=(1, 2, 4)) -> dict[str, dict]:
@@ -81,11 +77,16 @@ def ours(x, y, new, target, models=OURS, depths=(1, 2, 4)) -> dict[str, dict]:
 
 def figures(law, target) -> dict[str, float]:
     """NLL, RMSE, CRPS and coverage of a batch of predictive laws."""
-    pit = np.asarray(law.cdf(target), float)
+    log_prob, pit = (np.asarray(values, float) for values in (law.log_prob(target), law.cdf(target)))
+    return scores(log_prob, np.asarray(law.mean, float) - target, crps(law, target), pit)
+
+
+def scores(log_prob: np.ndarray, off: np.ndarray, crps: np.ndarray, pit: np.ndarray) -> dict[str, float]:
+    """The figures, of log densities, errors of the mean, CRPS and distribution functions at the targets."""
     return {
-        "nll": float(-np.mean(np.asarray(law.log_prob(target), float))),
-        "rmse": float(np.sqrt(np.mean((np.asarray(law.mean, float) - target) ** 2))),
-        "crps": float(np.mean(crps(law, target))),
+        "nll": float(-np.mean(log_prob)),
+        "rmse": float(np.sqrt(np.mean(off**2))),
+        "crps": float(np.mean(crps)),
         "in50": float(np.mean(np.abs(pit - 0.5) < 0.25)),
         "in95": float(np.mean(np.abs(pit - 0.5) < 0.475)),
     }
@@ -144,16 +145,9 @@ def peers(python: Path, x, y, new, target) -> dict[str, dict]:
     found = {}
     for name, said in json.loads(done.stdout.splitlines()[-1]).items():
         mean, sd = np.asarray(said.pop("mean")), np.asarray(said.pop("sd"))
-        z = (target - mean) / sd
-        pit = stats.norm.cdf(z)
-        found[name] = {
-            "nll": float(-np.mean(stats.norm(mean, sd).logpdf(target))),
-            "rmse": float(np.sqrt(np.mean((mean - target) ** 2))),
-            "crps": float(np.mean(_mean_distance(target - mean, sd) - sd / np.sqrt(np.pi))),
-            "in50": float(np.mean(np.abs(pit - 0.5) < 0.25)),
-            "in95": float(np.mean(np.abs(pit - 0.5) < 0.475)),
-            **said,
-        }
+        law, distance = stats.norm(mean, sd), _mean_distance(target - mean, sd)
+        crps = distance - sd / np.sqrt(np.pi)
+        found[name] = {**scores(law.logpdf(target), mean - target, crps, law.cdf(target)), **said}
     return found
 
 

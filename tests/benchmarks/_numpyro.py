@@ -1,12 +1,11 @@
 """What posterax_numpyro must reach: NumPyro's own speed and compile time, its results, and the reference posteriors."""
 
-import os
 import statistics
 import warnings
 from pathlib import Path
 
 from _study import seeds, study
-from _timing import ROOT, Figure, Stopwatch, fresh, load, matrix_product, rows, spread
+from _timing import ROOT, Figure, Stopwatch, data_folder, fresh, load, matrix_product, rows, spread
 
 _WARMUP = 500
 _DRAWS = {"eight-schools": 20_000, "logistic": 8_000}  # execution takes a second or more on either side
@@ -198,7 +197,7 @@ _POSTERIORS = ("eight_schools", "kidiq", "arK", "sblri", "earnings")
 
 @rows(*(f"{what}-{name}" for name in _POSTERIORS for what in ("ess", "mean", "sd")))
 def reference_posteriors():
-    folder = _folder()
+    folder = data_folder("posteriordb")
     for name in _POSTERIORS:
         if folder is None and name != "eight_schools":
             for what in ("ess", "mean", "sd"):
@@ -226,14 +225,6 @@ def reference_posteriors():
             among = f"the largest of {count} ({_largest(count)} of as many normal ones)"
             text = f"{z:.2f} for {parameter} ({ours:.5g}, reference {theirs:.5g}), {among}"
             yield f"{what}-{name}", Figure(z, text)
-
-
-def _folder() -> Path | None:
-    named = os.environ.get("POSTERAX_DATA")
-    for data in [Path(named)] if named else [ROOT / "shared" / "data", ROOT.parent / "shared" / "data"]:
-        if (data / "posteriordb").is_dir():
-            return data / "posteriordb"
-    return None
 
 
 def posterior(name: str, folder: str | None, seed: int) -> dict:

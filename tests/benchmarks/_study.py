@@ -10,6 +10,7 @@ from typing import Any
 import _timing
 
 FULL = os.environ.get("FULL") == "1"
+KEEP = os.environ.get("KEEP") == "1"
 
 
 def seeds(short: int, long: int) -> range:
@@ -20,22 +21,27 @@ def seeds(short: int, long: int) -> range:
 def study(name: str, over: range, one: Callable[[int], Any]) -> list[Any]:
     """`one(seed)`, plain data, for every seed.
 
-    With FULL=1 each is written to results/NAME-SEED.json, and read back where versions and sources are the same.
+    With FULL=1 each is written to results/NAME-SEED.json, and read back where versions and sources are the same; with
+    KEEP=1 also where they are not, and it is printed how many those are. Every file says what it was made with.
     """
     if not FULL:
         return [one(seed) for seed in over]
     made_with = {**_timing.versions(), "sources": _sources()}
-    results = []
+    results, older = [], 0
     for seed in over:
         file = _timing.HERE / "results" / f"{name}-{seed}.json"
         kept = json.loads(file.read_text()) if file.exists() else {}
-        if kept.get("made_with") != made_with:
+        if KEEP and kept:
+            older += kept["made_with"] != made_with
+        elif kept.get("made_with") != made_with:
             kept = {"made_with": made_with, "seed": seed, "result": one(seed)}
             file.parent.mkdir(exist_ok=True)
             scratch = file.with_suffix(".part")
             scratch.write_text(json.dumps(kept, indent=1) + "\n")
             scratch.replace(file)
         results.append(kept["result"])
+    if older:
+        print(f"{name}: {older} of {len(results)} results were made with other versions or sources", flush=True)
     return results
 
 

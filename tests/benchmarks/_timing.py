@@ -129,6 +129,13 @@ def answer_as_child(name: str, function: str, arguments: str) -> None:
     print(json.dumps(result))
 
 
+def data_folder(name: str) -> Path | None:
+    """The folder of that name in POSTERAX_DATA, else in shared/data; None where there is none."""
+    named = os.environ.get("POSTERAX_DATA")
+    places = [Path(named)] if named else [ROOT / "shared" / "data", ROOT.parent / "shared" / "data"]
+    return next((place / name for place in places if (place / name).is_dir()), None)
+
+
 def module(name: str) -> Any:
     """The module that measures `name`."""
     return load(HERE / f"_{name}.py")
