@@ -6,6 +6,9 @@ from ._lazy import lazy
 
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint as Checkpoint
+    from ._density import AbstractDensity as AbstractDensity
+    from ._density import Structure as Structure
+    from ._density import Terms as Terms
     from ._draws import Draws as Draws
     from ._draws import Result as Result
     from ._errors import CheckpointError as CheckpointError
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_checkpoint": ("Checkpoint",),
+    "_density": ("AbstractDensity", "Structure", "Terms"),
     "_draws": ("Draws", "Result"),
     "_errors": (
         "CheckpointError",

@@ -73,6 +73,8 @@ def populations(sampler, target, *, num_chains, key, plan, checkpoint, progress,
         for chain in range(num_chains):
             chain_key = jr.fold_in(named(key, "chains"), chain)
             state, step, rows = sampler.init(target, key=named(chain_key, "init")), 0, []
+            if (first := sampler.first_info(state)) is not None:
+                rows.append(stats_of(first))
             while not bool(sampler.done(state)):
                 state, info = sampler.step(target, state, key=jr.fold_in(chain_key, step))
                 rows.append(stats_of(info))

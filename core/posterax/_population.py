@@ -18,9 +18,8 @@ from ._keys import named, numbered
 from ._loop import Chunk, records
 from ._loop import run as run_loop
 from ._progress import Progress
+from ._sampler import PopulationSampler
 from ._tree import require_same, strengthen
-
-_NO_EVIDENCE = "{} gives no unbiased estimate of the evidence."
 
 
 def run(sampler, target, *, num_chains, key, plan, checkpoint, progress, throw) -> Draws:
@@ -49,7 +48,7 @@ def run(sampler, target, *, num_chains, key, plan, checkpoint, progress, throw) 
     if outcome.interrupted:
         kept = "" if checkpoint is None else f" {checkpoint.folder} holds its last checkpoint."
         raise KeyboardInterrupt(f"Interrupted in step {outcome.step}: the population has not reached its target.{kept}")
-    rows = [*rows, *outcome.rows]
+    rows = [*_first(sampler, target, keys, plan), *rows, *outcome.rows]
     stats = jax.tree.map(lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1), *rows) if rows else {}
     return finished(sampler, target, _populations(sampler, outcome.state), stats, key, plan, throw)
 
@@ -71,7 +70,7 @@ def finished(sampler, target, populations, stats, key, plan, throw) -> Draws:
         log_weights=log_weights,
         log_density=log_density,
         log_evidence=log_evidence,
-        no_evidence=_NO_EVIDENCE.format(name),
+        no_evidence=sampler.no_evidence or f"{name} gives no unbiased estimate of the evidence.",
         **labels,
     ).recorded("sample", **record_of(sampler, key, plan), num_chains=len(log_weights))
     dead = ~np.isfinite(log_weights).any(axis=1) | np.isnan(log_weights).any(axis=1)
@@ -97,6 +96,22 @@ def _begin(sampler, target, keys, plan):
     return plan.shard(local, (0, None), 0)(keys, arrays)
 
 
+def _first(sampler, target, keys, plan) -> list[dict]:
+    """What the first populations tell, as the records of one step; nothing where they do not.
+
+    They are made once more rather than kept: a run that has been resumed has only the last ones.
+    """
+    if type(sampler).first_info is PopulationSampler.first_info:
+        return []
+    told = _first_info(sampler, _begin(sampler, target, keys, plan))
+    return [{name: np.asarray(leaf)[None] for name, leaf in told.items()}]
+
+
+@eqx.filter_jit
+def _first_info(sampler, state):
+    return jax.vmap(lambda one: stats_of(sampler.first_info(one)))(state)
+
+
 def _rows(sampler, target, state, keys) -> dict:
     new, info = jax.vmap(lambda s, k: sampler.step(target, s, key=k))(state, keys)
     require_same(state, new, f"{type(sampler).__name__}.step changed the state")
@@ -112,12 +127,15 @@ def _advance(sampler, target, keys, plan, state, start, stop) -> Chunk:
 
         def one(step, old, key):
             new, info = sampler.step(target, old, key=jr.fold_in(key, step))
-            done = sampler.done(old)  # a finished population waits, unchanged, for the others
-            return jax.tree.map(partial(jnp.where, done), old, strengthen(new)), stats_of(info)
+            new = strengthen(new)
+            if not sampler.lockstep:
+                done = sampler.done(old)  # a finished population waits, unchanged, for the others
+                new = jax.tree.map(partial(jnp.where, done), old, new)
+            return new, stats_of(info)
 
         def body(carry):
             step, state, room = carry
-            state, row = jax.vmap(partial(one, step))(state, keys)
+            state, row = _each(partial(one, step), state, keys)
             return step + 1, state, jax.tree.map(lambda r, new: r.at[step - start].set(new), room, row)
 
         def go_on(carry):
@@ -132,6 +150,13 @@ def _advance(sampler, target, keys, plan, state, start, stop) -> Chunk:
     sharded = plan.shard(local, (0, 0, None, None, None), (0, 1, 0, 0))
     state, rows, steps, done = sharded(state, keys, arrays, start, stop)
     return Chunk(state, rows, jnp.max(steps), jnp.all(done))
+
+
+def _each(function, *trees) -> PyTree:
+    """`function` of each population. Of one alone without `vmap`, which would turn updates in place into scatters."""
+    if len(jax.tree.leaves(trees)[0]) > 1:
+        return jax.vmap(function)(*trees)
+    return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], trees)))
 
 
 @eqx.filter_jit

@@ -62,10 +62,14 @@ class PopulationSampler(eqx.Module):
 
     `posterax.sample` runs independent populations as the chains of its result, their particles as the draws. `info`,
     `precision` and `host` are as in `Sampler`; statistics have one entry a step.
+
+    - `lockstep`: True where all populations of one target are done after the same number of steps. Then no finished one
+      has to be kept as it is while others go on, which costs a copy of the whole state at every step.
     """
 
     precision: ClassVar[int | None] = None
     host: ClassVar[bool] = False
+    lockstep: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, target: Any, *, key: PRNGKeyArray) -> PyTree:
@@ -74,6 +78,18 @@ class PopulationSampler(eqx.Module):
     @abc.abstractmethod
     def step(self, target: Any, state: PyTree, *, key: PRNGKeyArray) -> tuple[PyTree, Any]:
         """The next population, and what is worth knowing about the step."""
+
+    def first_info(self, state: PyTree) -> Any:
+        """What is worth knowing of the first population, under the names of a step's `info`.
+
+        None, unless overridden: statistics then begin with the first step.
+        """
+        del state
+
+    @property
+    def no_evidence(self) -> str | None:
+        """Why these settings give no estimate of the evidence, in words for the result; None where they give one."""
+        return None
 
     @abc.abstractmethod
     def done(self, state: PyTree) -> Bool[Array, ""]:

@@ -103,8 +103,17 @@ class Target(eqx.Module):
 
         Raises `TargetError` for a model with discrete latent sites, subsampling plates or `param` sites.
         """
+        return cls.from_density(NumpyroDensity(model, as_data(args, "args"), as_data(kwargs, "kwargs")), dims, coords)
+
+    @classmethod
+    def from_density(
+        cls,
+        density: AbstractDensity,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Sequence] | None = None,
+    ) -> "Target":
+        """A target of a density that a plugin has written itself, as a subclass of `posterax.AbstractDensity`."""
         self = object.__new__(cls)
-        density = NumpyroDensity(model, as_data(args, "args"), as_data(kwargs, "kwargs"))
         structure = density.structure()
         fields = {"density": density, "structure": structure, "labels": _labels(structure, dims, coords)}
         for name, value in fields.items():

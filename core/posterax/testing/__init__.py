@@ -45,6 +45,7 @@ from .._lazy import lazy
 if TYPE_CHECKING:
     from ._case import EstimatorCase as EstimatorCase
     from ._case import ObjectiveCase as ObjectiveCase
+    from ._case import SamplerCase as SamplerCase
     from ._check import Check as Check
     from ._check import checks as checks
     from ._conformance import TAGS as TAGS
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from ._sbc import sbc as sbc
 
 _HOMES = {
-    "_case": ("EstimatorCase", "ObjectiveCase"),
+    "_case": ("EstimatorCase", "ObjectiveCase", "SamplerCase"),
     "_check": ("Check", "checks"),
     "_conformance": ("TAGS", "check_estimator", "check_objective", "check_sampler"),
     "_coverage": ("Coverage", "coverage"),

@@ -8,6 +8,20 @@ import equinox as eqx
 from ._joint import JointModel
 
 
+class SamplerCase(eqx.Module):
+    """A sampler with a problem of its own, where it does not take every `Target`.
+
+    - `component`: a small instance.
+    - `joint`: what is sampled and what is observed, drawn together; `joint.target(observed)` is what the sampler takes.
+      A `quantities` method picks the scalars whose law is compared. A population sampler is tested by a
+      `posterior_ranks(values, observed)`, names and independent uniforms `(..., k)` where values are posterior draws,
+      and a `log_evidence(observed)`.
+    """
+
+    component: Any
+    joint: JointModel
+
+
 class EstimatorCase(eqx.Module):
     """An estimator with a problem of its own.
 

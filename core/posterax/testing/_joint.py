@@ -17,15 +17,15 @@ class JointModel(eqx.Module):
 
     - `prior`: function of a key, one parameter: values by name.
     - `simulator`: function of (parameter, key), the observations: an array or any PyTree of arrays.
-    - `posterior`: function of the observations, the `Target` of the parameter given them; None where it is not known,
-      which is enough for estimators that never see a density.
+    - `posterior`: function of the observations, the `Target` of the parameter given them (or whatever else the sampler
+      under test takes); None where it is not known, which is enough for estimators that never see a density.
 
     All three are called inside `jax.vmap` and `jax.jit`. From a NumPyro model: `JointModel.from_numpyro`.
     """
 
     prior: Callable[[PRNGKeyArray], Mapping[str, Any]]
     simulator: Callable[[Mapping[str, Any], PRNGKeyArray], Any]
-    posterior: Callable[[Any], Target] | None = None
+    posterior: Callable[[Any], Any] | None = None
 
     @classmethod
     def from_numpyro(cls, model: Callable, *args: Any, observed: str, **kwargs: Any) -> "JointModel":

@@ -12,10 +12,10 @@ from .._precision import precision
 from .._sample import sample
 from .._tree import strengthen
 from ._check import check
-from ._regression import OBSERVED, Regression, regression_target
+from ._regression import OBSERVED, regression_target
 from ._run import Context
 from ._statistics import Functions, mean_is_zero
-from ._verdict import Verdict, fault, fine, odds, require
+from ._verdict import Verdict, fault, fine, odds, require, skip
 
 _CURE = (
     "Look at weights set back (or not) after resampling, at the constant in the evidence, at biased resampling, and at "
@@ -26,10 +26,8 @@ _CURE = (
 def _populations(context: Context, key, *, edge=np.inf, outside=-np.inf) -> Draws:
     # As many in all checks of a level: one program then serves them all.
     num = 200 * context.size
-    return sample(
-        context.component, regression_target(OBSERVED, edge, outside), num_chains=num, key=key, progress=False,
-        throw=False,
-    )  # fmt: skip
+    target = context.target if context.own else regression_target(OBSERVED, edge, outside)
+    return sample(context.component, target, num_chains=num, key=key, progress=False, throw=False)
 
 
 _MOST_STEPS = 10_000
@@ -40,7 +38,7 @@ def ends(context: Context) -> Verdict:
     """Steps one population until it is done."""
     sampler = context.component
     with precision(sampler.precision):
-        steps, done = _until_done(sampler, regression_target(OBSERVED), context.key)
+        steps, done = _until_done(sampler, context.target, context.key)
     require(
         bool(done), f"`done` is still False after {_MOST_STEPS} steps", "a population that reaches its target",
         "Let `done` say True once the population stands for the target.",
@@ -67,7 +65,7 @@ def evidence(context: Context) -> Verdict:
     num = draws.num_chains
     log_weights = _log_weights(draws)
     require(np.isfinite(log_weights).any(axis=1).all(), "populations without any finite weight", "weights")
-    names, functions, ratio = _weighted(draws)
+    names, functions, ratio = _weighted(context, draws)
     if ratio is None:
         ess = _ess(log_weights)  # self-normalised averages are biased by order 1 / particles
         tests = mean_is_zero(names, functions, slack=5 / ess)
@@ -80,6 +78,11 @@ def evidence(context: Context) -> Verdict:
     return odds(tests.p_value, seen, expected, _CURE, relative_sd=None if ratio is None else float(ratio.std()))
 
 
+def _first_scalar(draws: Draws) -> np.ndarray:
+    value = np.asarray(draws["variance"] if "variance" in draws.values else next(iter(draws.values.values())))
+    return value.reshape(*value.shape[:2], -1)[..., -1]
+
+
 def _log_weights(draws: Draws) -> np.ndarray:
     return np.zeros(draws.shape) if draws.log_weights is None else np.asarray(draws.log_weights, float)
 
@@ -90,9 +93,9 @@ def _ess(log_weights: np.ndarray) -> float:
     return float(np.mean(weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1)))
 
 
-def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+def _weighted(context: Context, draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Weighted averages of functions with posterior mean zero, by population; evidence over the exact one."""
-    names, u = Regression().posterior_ranks(draws.values, OBSERVED)
+    names, u = context.joint.posterior_ranks(draws.values, context.observed)  # pyright: ignore[reportAttributeAccessIssue]
     of = Functions(names)
     log_weights = _log_weights(draws)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
@@ -101,7 +104,7 @@ def _weighted(draws: Draws) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     functions = np.stack([w @ of(row) for w, row in zip(weights, usable, strict=True)])
     if draws.log_evidence is None:
         return of.labels, functions, None
-    exact = Regression().log_evidence(OBSERVED)
+    exact = context.joint.log_evidence(context.observed)  # pyright: ignore[reportAttributeAccessIssue]
     return of.labels, functions, np.exp(np.asarray(draws.log_evidence, float) - exact)
 
 
@@ -116,15 +119,15 @@ def weights(context: Context) -> Verdict:
         "weights that are NaN or +inf",
         "weights",
     )
-    values = np.concatenate([draws[name].ravel() for name in ("beta", "variance")])
+    values = np.concatenate([np.ravel(value) for value in draws.values.values()])
     require(np.isfinite(values).all(), "positions that are not finite", "finite positions")
     ess = _ess(log_weights)
     require(
         ess >= 10,
         f"an effective sample size of {ess:.1f} of {draws.num_draws}",
-        "10 or more on a posterior of three parameters",
+        "10 or more on an easy posterior",
     )
-    distinct = np.mean([len(np.unique(row)) for row in np.asarray(draws["variance"])])
+    distinct = np.mean([len(np.unique(row)) for row in _first_scalar(draws)])
     require(distinct >= 10, f"{distinct:.0f} distinct particles of {draws.num_draws}", "10 or more")
     return fine(f"effective sample size {ess:.0f} of {draws.num_draws}, {distinct:.0f} distinct particles")
 
@@ -138,7 +141,7 @@ def reproducible_population(context: Context) -> Verdict:
         require(np.array_equal(first[name], again[name]), "two runs with one key differ", "the same bits")
         require(not np.array_equal(first[name], other[name]), "another key gave the same particles", "other particles")
     require(
-        len(np.unique(first["variance"].round(7), axis=0)) == first.num_chains, "independent populations are equal",
+        len(np.unique(_first_scalar(first).round(7), axis=0)) == first.num_chains, "independent populations are equal",
         "populations that differ",
     )  # fmt: skip
     if first.log_evidence is not None and again.log_evidence is not None:
@@ -153,6 +156,8 @@ def reproducible_population(context: Context) -> Verdict:
 @check("sampler", needs={"population"})
 def outside_population(context: Context) -> Verdict:
     """Cuts the density off, by zero and by NaN: particles there must carry no weight, and none may break."""
+    if context.own:
+        return skip("the sampler takes a problem of its own")
     for value in (-np.inf, np.nan):
         try:
             draws = _populations(context, context.key, edge=0.5, outside=value)

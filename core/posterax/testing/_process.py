@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -19,7 +20,6 @@ from .._sample import sample
 from .._save import load, save
 from .._target import Target
 from ._check import check
-from ._regression import OBSERVED, regression_target
 from ._run import Context
 from ._verdict import Verdict, fine, require, skip
 
@@ -62,11 +62,12 @@ def resumed(context: Context) -> Verdict:
 
 
 def _short_run(
-    context: Context, num_draws: int, *, plan: Plan = _ANYWHERE, where: Checkpoint | None = None, data=OBSERVED
+    context: Context, num_draws: int, *, plan: Plan = _ANYWHERE, where: Checkpoint | None = None, data: Any = None
 ):
     population = "population" in context.subject.tags
+    target = context.joint.target(context.observed if data is None else data)
     return sample(
-        context.component, regression_target(data), num_draws=None if population else num_draws, num_chains=4,
+        context.component, target, num_draws=None if population else num_draws, num_chains=4,
         key=context.key, plan=plan, checkpoint=where, progress=False, throw=False,
     )  # fmt: skip
 
@@ -95,7 +96,12 @@ def double_precision(context: Context) -> Verdict:
 @check("sampler", unless={"host"}, level="standard")
 def smallest(context: Context) -> Verdict:
     """Draws from a target of one number, by one chain, one draw, with a key of the old style; reads the summary."""
-    target = Target(_one_number, like={"x": 0.0})
+    if context.own:
+        return skip("the sampler takes a problem of its own")
+    target = Target(
+        log_prior=_one_number, log_likelihood=lambda x: jnp.zeros(1), sample_prior=lambda key: {"x": jr.normal(key)},
+        like={"x": 0.0},
+    )  # fmt: skip
     population = "population" in context.subject.tags
     draws = sample(
         context.component, target, num_draws=None if population else 1, num_chains=1,
@@ -120,7 +126,7 @@ def compiled_once(context: Context) -> Verdict:
     """Counts compilations of a second call with new data: none."""
     _short_run(context, 20)
     with _counting() as count:
-        _short_run(context, 20, data=np.array([1.0, 0.3, -0.8, -0.6]))
+        _short_run(context, 20, data=context.joint.simulate(key=context.key)[1])
     return compared(count)
 
 

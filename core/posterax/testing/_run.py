@@ -7,12 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from .._errors import PosteraxError, describe
 from .._keys import check_key, describe_key, named
 from . import _budget
+from ._joint import JointModel
 from ._levels import LEVELS, SIZES
+from ._regression import OBSERVED, Regression
 from ._report import ConformanceError, Outcome, Report
 from ._subject import Subject, subject_of
 from ._verdict import Fault, Verdict, fault
@@ -36,6 +39,26 @@ class Context:
     def component(self) -> Any:
         """The sampler, estimator or objective itself."""
         return self.subject.instance
+
+    @property
+    def own(self) -> bool:
+        """Whether the component has brought a problem of its own."""
+        return self.subject.case is not None
+
+    @property
+    def joint(self) -> JointModel:
+        """The problem that a sampler is tried on: its own, or a regression with unknown noise."""
+        return self.subject.case.joint if self.own else Regression()
+
+    @property
+    def observed(self) -> Any:
+        """Observations of that problem, where one data set will do."""
+        return self.joint.simulate(key=jr.key(2))[1] if self.own else OBSERVED
+
+    @property
+    def target(self) -> Any:
+        """What the sampler is given, with those observations."""
+        return self.joint.target(self.observed)
 
     def shared(self, name: str, make: Callable[[PRNGKeyArray], Any]) -> Any:
         """What several checks of a run use and none may be judged by, made once: a warmed-up or fitted component."""

@@ -22,7 +22,6 @@ from ._form import (
     require_same_form,
     said,
 )
-from ._regression import Regression
 from ._run import Context
 from ._verdict import Verdict, fault, fine, require
 
@@ -70,9 +69,9 @@ def interface(context: Context) -> Verdict:
 
 def start(context: Context, key) -> tuple[Any, Any]:
     """A target, and a position to start from drawn from its prior."""
-    parameter, observed = Regression().simulate(key=key)
-    target = Regression().target(observed)
-    return target, target.unconstrain(parameter)
+    parameter, observed = context.joint.simulate(key=key)
+    target = context.joint.target(observed)
+    return target, target.unconstrain(parameter) if hasattr(target, "unconstrain") else None
 
 
 @check("sampler")
@@ -134,8 +133,10 @@ def _shapes_of_population(sampler, target, state, trace) -> Verdict:
     positions, log_weights, log_evidence = answer
     require(jnp.ndim(log_weights) == 1, f"log-weights of shape {jnp.shape(log_weights)}", "shape (n,)")
     n = jnp.shape(log_weights)[0]
-    expected = {name: (n, *leaf.shape) for name, leaf in by_name(target.position_like()).items()}
     found = {name: tuple(jnp.shape(leaf)) for name, leaf in by_name(positions).items()}
+    expected = {name: (n, *shape[1:]) for name, shape in found.items()}
+    if hasattr(target, "position_like"):
+        expected = {name: (n, *leaf.shape) for name, leaf in by_name(target.position_like()).items()}
     require(found == expected, f"positions of shapes {found}", f"{expected}: the target's, with leading axis {n}")
     require(
         log_evidence is None or log_evidence.shape == (),

@@ -18,12 +18,14 @@ from ._geweke import geweke
 from ._invariance import CHAINS, Invariance
 from ._joint import simulate_many
 from ._problems import Funnel, Path, Signs
-from ._regression import OBSERVED, Regression, regression_target
+from ._regression import OBSERVED, Regression
 from ._run import Context
 from ._sampler_steps import frozen
 from ._statistics import Functions, mean_is_zero
-from ._verdict import Verdict, fault, fine, odds, require
+from ._verdict import Verdict, fault, fine, odds, require, skip
 
+_OWN = "the sampler takes a problem of its own"
+_MOST = 5  # scalars of each value that are looked at
 _CURE = (
     "Look at the acceptance ratio, at Jacobians of changes of variables, at keys used twice, and at whatever is kept "
     "from a rejected proposal."
@@ -42,14 +44,16 @@ def _invariant(found: Invariance, problem: str) -> Verdict:
 def exact_start_regression(context: Context) -> Verdict:
     """Moves exact draws of a regression's posterior by ten steps: their law must not change."""
     found = exact_start(
-        frozen(context, Regression()), Regression(), num_replicates=2000 * context.size, num_steps=10, key=context.key
+        frozen(context, context.joint), context.joint, num_replicates=2000 * context.size, num_steps=10, key=context.key
     )
-    return _invariant(found, "regression with unknown noise")
+    return _invariant(found, "its own problem" if context.own else "regression with unknown noise")
 
 
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_funnel(context: Context) -> Verdict:
     """Moves exact draws from a funnel, whose scale changes by orders of magnitude, by twenty steps."""
+    if context.own:
+        return skip(_OWN)
     found = exact_start(
         frozen(context, Funnel()), Funnel(), num_replicates=1000 * context.size, num_steps=20, key=context.key
     )
@@ -59,6 +63,8 @@ def exact_start_funnel(context: Context) -> Verdict:
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_two_modes(context: Context) -> Verdict:
     """Moves exact draws from posteriors with two modes of unequal weight by twenty steps."""
+    if context.own:
+        return skip(_OWN)
     found = exact_start(
         frozen(context, Signs()), Signs(), num_replicates=1000 * context.size, num_steps=20, key=context.key
     )
@@ -68,6 +74,8 @@ def exact_start_two_modes(context: Context) -> Verdict:
 @check("sampler", needs={"exact"}, unless={"host", "population"}, statistical=True, level="standard")
 def exact_start_path(context: Context) -> Verdict:
     """Moves exact draws of the ten dependent states of a hidden random walk by twenty steps."""
+    if context.own:
+        return skip(_OWN)
     found = exact_start(
         frozen(context, Path()), Path(), num_replicates=1000 * context.size, num_steps=20, key=context.key
     )
@@ -78,9 +86,9 @@ def exact_start_path(context: Context) -> Verdict:
 def geweke_cycles(context: Context) -> Verdict:
     """Alternates transitions and fresh observations fifty times: small faults add up."""
     found = geweke(
-        frozen(context, Regression()), Regression(), num_chains=100 * context.size, num_cycles=50, key=context.key
+        frozen(context, context.joint), context.joint, num_chains=100 * context.size, num_cycles=50, key=context.key
     )
-    return _invariant(found, "regression, successive conditionals")
+    return _invariant(found, "successive conditionals")
 
 
 def _exact_draws(key, num: int) -> dict[str, np.ndarray]:
@@ -101,6 +109,8 @@ def _averages(context: Context) -> tuple[Draws, list[str], np.ndarray]:
 @check("sampler", needs={"exact"}, unless={"population"}, statistical=True)
 def known_answer(context: Context) -> Verdict:
     """Runs `sample` from exact posterior draws on: averages over chains against the exact posterior."""
+    if context.own:
+        return skip(_OWN)
     draws, names, averages = _averages(context)
     tests = mean_is_zero(names, averages)
     return odds(
@@ -118,6 +128,8 @@ def known_answer_within_bias(context: Context) -> Verdict:
         "a tag such as 'bias=0.1', in posterior sd",
         "Declare how far means and standard deviations may be off; without it nothing can be tested.",
     )
+    if context.own:
+        return skip(_OWN)
     _, names, averages = _averages(context)
     # A shift or relative widening by b moves these functions' means by at most 0.98 b and 1.1 b.
     tests = mean_is_zero(names, averages, slack=1.1 * context.subject.bias)
@@ -129,7 +141,7 @@ def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | Non
     if init is not None:
         init = {name: value[:chains] for name, value in init.items()}
     return sample(
-        sampler, regression_target(OBSERVED), num_draws=num_draws or 250 * context.size, num_chains=chains,
+        sampler, context.target, num_draws=num_draws or 250 * context.size, num_chains=chains,
         key=key, init=init, progress=False, throw=False,
     )  # fmt: skip
 
@@ -137,7 +149,7 @@ def _run(context: Context, sampler: Any, key, *, init=None, num_draws: int | Non
 @check("sampler", unless={"population"})
 def mixing(context: Context) -> Verdict:
     """Starts chains at draws from the prior: every coordinate must move, and they must forget where they started."""
-    starts, _ = simulate_many(Regression(), jr.split(named(context.key, "starts"), CHAINS))
+    starts, _ = simulate_many(context.joint, jr.split(named(context.key, "starts"), CHAINS))
     num_draws = 250
     while True:
         try:
@@ -170,15 +182,20 @@ def mixing(context: Context) -> Verdict:
         return fine(f"R-hat {r_hat:.4f}, {share:.2g} effective draws a step", r_hat=r_hat, ess_per_step=share)
     return fault(
         f"R-hat {r_hat:.3f} for {worst} after 8000 dropped and 8000 kept steps ({share:.1g} effective draws a step)",
-        "below 1.01 on a posterior of three parameters",
+        "below 1.01 on an easy posterior",
         "Chains stay where they started, or adapt away from the target: look at scales, and at what is frozen when.",
         r_hat=r_hat, ess_per_step=share,
     )  # fmt: skip
 
 
 def _columns(draws: Draws) -> dict[str, np.ndarray]:
-    beta, log_variance = np.asarray(draws["beta"], float), np.log(np.asarray(draws["variance"], float))
-    base = {"beta[0]": beta[..., 0], "beta[1]": beta[..., 1], "log variance": log_variance}
+    base = {}
+    for name, value in draws.values.items():
+        value = np.asarray(value, float)
+        if name == "variance":
+            name, value = "log variance", np.log(value)
+        rows = value.reshape(*value.shape[:2], -1)[..., :_MOST]
+        base |= {f"{name}[{i}]" if value.ndim > 2 else name: rows[..., i] for i in range(rows.shape[-1])}
     names = list(base)
     sums = {f"{a} {sign} {b}": base[a] + (1 if sign == "+" else -1) * base[b]
             for i, a in enumerate(names) for b in names[:i] for sign in "+-"}  # fmt: skip
@@ -205,7 +222,7 @@ def reproducible(context: Context) -> Verdict:
         "a statistic `acceptance_rate` outside [0, 1]", "a probability",
     )  # fmt: skip
     tree = first.to_datatree()
-    lengths = {name: tree["posterior"][name].shape[:2] for name in ("beta", "variance")}
+    lengths = {name: tree["posterior"][name].shape[:2] for name in first.values}
     require(set(lengths.values()) == {first.shape}, f"a DataTree of leading axes {lengths}", f"{first.shape}")
     return fine(f"same key, same bits; statistics: {', '.join(first.stats) or 'none'}")
 
@@ -213,6 +230,8 @@ def reproducible(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"})
 def outside(context: Context) -> Verdict:
     """Cuts the density off, by zero and by NaN: no chain may enter, and none may break."""
+    if context.own:
+        return skip(_OWN)
     sampler, edge = frozen(context, Regression()), 0.3
     for value in (-np.inf, np.nan):
         joint = Regression(edge, value)

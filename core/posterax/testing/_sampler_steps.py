@@ -16,7 +16,6 @@ from ._check import check
 from ._form import traced_twice
 from ._invariance import frozen_on
 from ._joint import JointModel
-from ._regression import Regression
 from ._run import Context
 from ._sampler_form import start
 from ._verdict import Verdict, fine, require, skip
@@ -36,7 +35,7 @@ def step_from(sampler, target, positions, keys):
 def several_starts(context: Context, num: int):
     """A target and positions drawn from its prior, stacked."""
     target, _ = start(context, context.key)
-    draw = lambda key: target.unconstrain(Regression().simulate(key=key)[0])  # noqa: E731
+    draw = lambda key: target.unconstrain(context.joint.simulate(key=key)[0])  # noqa: E731
     return target, jax.vmap(draw)(jr.split(named(context.key, "starts"), num))
 
 
@@ -65,7 +64,7 @@ def pure(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"}, level="standard")
 def keys(context: Context) -> Verdict:
     """Steps from the same points with the same key, with other keys, and next to other chains."""
-    sampler = frozen(context, Regression())
+    sampler = frozen(context, context.joint)
     with precision(sampler.precision):
         target, positions = several_starts(context, 64)
         batch = jr.split(named(context.key, "steps"), 64)
@@ -111,7 +110,7 @@ def frozen(context: Context, joint: JointModel) -> Any:
 @check("sampler", unless={"host", "population"}, level="standard")
 def untraced(context: Context) -> Verdict:
     """Takes steps one by one without `jit` or `vmap`: the same as compiled and side by side."""
-    sampler = frozen(context, Regression())
+    sampler = frozen(context, context.joint)
     with precision(sampler.precision):
         target, positions = several_starts(context, 4)
         batch = jr.split(named(context.key, "steps"), 4)
@@ -135,7 +134,7 @@ def untraced(context: Context) -> Verdict:
 @check("sampler", unless={"host", "population"}, level="standard")
 def log_density(context: Context) -> Verdict:
     """Compares `log_density(state)`, and a statistic `lp`, with the target's at the position."""
-    sampler = frozen(context, Regression())
+    sampler = frozen(context, context.joint)
     with precision(sampler.precision):
         target, positions = several_starts(context, 32)
         claimed, lp, exact = jax.tree.map(
