@@ -1,14 +1,7 @@
 """What posterax_nngp must reach: the speed of neural-tangents, GPyTorch, tinygp and GPJax, each in its environment."""
 
-import fcntl
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import _nngp_digits
@@ -16,15 +9,8 @@ import _nngp_peers
 import _nngp_uci
 import _study
 from _nngp_peers import BIAS_VARIANCE, DEPTH, NOISE, WEIGHT_VARIANCE, D, N
-from _timing import HERE, ROOT, Failed, Figure, fresh, matrix_product, rows, spread, started
-
-_PAIRS = 15
-_ENVIRONMENTS = {
-    "neural-tangents": ("neural-tangents==0.6.5", "jax==0.4.36", "jaxlib==0.4.36", "numpy<2"),
-    "gpytorch": ("gpytorch==1.15.2", "torch==2.13.0"),
-    "gpjax-tinygp": ("gpjax==1.0.0", "tinygp==0.3.1", "jax==0.10.2"),
-}
-
+from _nngp_race import environment, race
+from _timing import Figure, fresh, rows, started
 
 # What posterax computes, in a process of its own: `python _nngp.py PROGRAM`
 
@@ -72,120 +58,7 @@ def log_evidence_and_gradient(x, y):
 _OURS = {"gram": our_gram, "evidence": our_evidence}
 
 
-# Environments
-
-
-class Unavailable(Exception):
-    """An environment that could not be made; the message says why."""
-
-
-def environment(name: str) -> Path:
-    """The Python of a peer's environment under .cache/peers, which is made where it is not there yet.
-
-    Raises `Unavailable` with what pip said.
-    """
-    wanted = "\n".join(_ENVIRONMENTS[name]) + "\n"
-    folder = ROOT / ".cache" / "peers" / name
-    python, stamp = folder / "bin" / "python", folder / "requirements.txt"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another benchmark may be at it: it is waited for
-        if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
-            _said_by(name, sys.executable, "-m", "venv", "--clear", str(folder))
-            _said_by(name, str(python), "-m", "pip", "install", "--quiet", *_ENVIRONMENTS[name])
-            stamp.write_text(wanted)  # last, so that an installation that was cut off starts anew
-    return python
-
-
-def _said_by(name: str, *command: str) -> None:
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"no environment of {name}: {error}") from None
-    if done.returncode != 0:
-        lines = done.stdout.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise Unavailable(f"no environment of {name}: {next((s for s in lines if s.startswith('ERROR')), lines[-1])}")
-
-
-# Pairs of timings
-
-
-class Child:
-    """A process that waits for requests and answers each with the seconds of one computation."""
-
-    def __init__(self, label: str, python: Path | str, script: str, program: str):
-        self.label = label
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "POSTERAX_", "PYTHON"))}
-        self._said = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            [str(python), str(HERE / script), program], env={**clean, "JAX_PLATFORMS": "cpu"}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
-        )  # fmt: skip
-        self.before = self.peak = self.value = float("nan")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
-
-    def ready(self) -> None:
-        """Waits until the program has been set up and run once."""
-        self.before = self._answer()["before"]
-
-    def seconds(self) -> float:
-        print(file=self._process.stdin, flush=True)
-        answer = self._answer()
-        self.peak, self.value = answer["peak"], answer["value"]
-        return answer["seconds"]
-
-    def memory(self) -> str:
-        return f"{self.label} {self.peak:.0f} MiB ({self.before:.0f} of it before the first computation)"
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._said.seek(0)
-            said = self._said.read().strip().splitlines() or [f"exit status {self._process.returncode}"]
-            raise Failed(f"{self.label}: {said[-1]}")
-        return json.loads(line)
-
-
-def race(name: str, ours: str, peer: str, programs: tuple[str, ...]) -> tuple[Figure, list[Child]]:
-    """Seconds of ours / the peer's, in pairs that take turns; further programs of the peer are timed beside them."""
-    try:
-        python = environment(name)
-    except Unavailable as reason:
-        return Figure(None, str(reason)), []
-    with ExitStack() as stack:
-        children = [Child("ours", sys.executable, "_nngp.py", ours)]
-        children += [Child(program, python, "_nngp_peers.py", program) for program in programs]
-        for child in children:
-            stack.enter_context(child)
-        for child in children:
-            child.ready()
-        times: dict[str, list[float]] = {child.label: [] for child in children}
-        products = []
-        for number in range(_PAIRS):
-            products.append(matrix_product())
-            for child in reversed(children) if number % 2 else children:
-                time.sleep(0.02)  # threads that still wait in a loop for work have gone to sleep
-                times[child.label].append(child.seconds())
-    ratios = [a / b for a, b in zip(times["ours"], times[programs[0]], strict=True)]
-    others = "".join(
-        f"\nto {name}: {spread([a / b for a, b in zip(times['ours'], times[name], strict=True)])}"
-        for name in programs[1:]
-    )
-    seconds = [f"{child.label} {statistics.median(times[child.label]):.3f} s" for child in children]
-    text = (
-        f"{spread(ratios)} over {_PAIRS} pairs with {peer}{others}\n"
-        f"{', '.join(seconds)}; fixed matrix product {spread([1e3 * p for p in products], 1)} ms\n"
-        f"peak memory: {', '.join(child.memory() for child in children)}"
-    )
-    return Figure(statistics.median(ratios), text), children
+# Rows
 
 
 @rows("gram")
@@ -227,33 +100,51 @@ def _evidence(name: str, peer: str, programs: tuple[str, ...]) -> Figure:
 
 # Regression on UCI data: quality, not speed
 
+_NO_DATA = Figure(None, "no uci/ in POSTERAX_DATA, shared/data or ../shared/data")
+_JUDGED = ("s by ML", "inverse gamma")
 
-def uci(name: str, row: str):
+
+def uci(name: str, row: str, anew: tuple[int, ...]):
     """A row for one data set: how far the mean NLL is above that of the specification's simpler search, at most.
 
-    Where the specification has none, the number of splits.
+    Where the specification has none, the number of splits. With FULL=1 all splits are computed. Without, the splits
+    `anew` are, which must agree with what FULL=1 once wrote to results/; the means are those of what it wrote, since
+    the splits differ too much from each other for a mean over a few to be compared with one over all.
     """
 
     @rows(row)
     def measure():
         if _nngp_uci.folder() is None:
-            yield row, Figure(None, "no uci/ in POSTERAX_DATA, shared/data or ../shared/data")
+            yield row, _NO_DATA
             return
-        splits, *sanity = _nngp_uci.SANITY.get(name, (2,))
+        splits, *sanity = _nngp_uci.SANITY.get(name, (len(anew),))
         if _study.FULL:
             python = environment("gpytorch")
             results = _study.study(f"nngp-uci-{name}", range(20), lambda number: _whole(python, name, number))
+            said = f"all {len(results)} splits by FULL=1"
         else:
-            models = ("s by ML", "inverse gamma")
-            halves = [
-                started("nngp_uci", "on_splits", core, name, list(range(core, splits, 2)), models) for core in (0, 1)
-            ]
-            results = [result for half in halves for result in half()]
-        means = [statistics.mean(result[m]["nll"] for result in results[:splits]) for m in ("s by ML", "inverse gamma")]
+            kept = _study.kept(f"nngp-uci-{name}", range(20))
+            here = dict(
+                zip(anew, _by_model("nngp_uci", "on_splits", (_JUDGED[:1], _JUDGED[1:]), name, anew), strict=True)
+            )
+            results, said = _nngp_uci.checked(kept, here)
+            if sanity and not set(range(splits)) <= set(kept):
+                text = f"{said}; FULL=1 makes the others of the {splits} splits that the target is for"
+                yield row, Figure(None, text)
+                return
+        means = [statistics.mean(result[m]["nll"] for result in results[:splits]) for m in _JUDGED]
         excess = [mean - known for mean, known in zip(means, sanity, strict=False)]
-        yield row, Figure(max(excess, default=len(results)), _nngp_uci.table(name, results))
+        above = ", ".join(f"{model} {off:+.4f}" for model, off in zip(_JUDGED, excess, strict=False))
+        text = "\n".join(line for line in (above, said, _nngp_uci.table(name, results)) if line)
+        yield row, Figure(max(excess, default=len(results)), text)
 
     return measure
+
+
+def _by_model(module: str, function: str, halves: tuple[tuple[str, ...], ...], *arguments) -> list[dict]:
+    """What a function says of some cases: some of the models on each core, so that each is compiled once."""
+    waiting = [started(module, function, core, models, *arguments) for core, models in enumerate(halves)]
+    return [{**first, **second} for first, second in zip(*(answer() for answer in waiting), strict=True)]
 
 
 def _whole(python: Path, name: str, number: int) -> dict:
@@ -263,15 +154,20 @@ def _whole(python: Path, name: str, number: int) -> dict:
 
 @rows("shift-tail")
 def shift_tail():
-    """The upper tail of an input held out, about a tenth of the rows; up to three inputs of each data set."""
+    """The upper tail of an input held out, about a tenth of the rows; three inputs of each data set.
+
+    Of each 250 rows at random are trained on, and as many held-out rows asked about as the smallest of the data set's
+    three tails has.
+    """
     if _nngp_uci.folder() is None:
-        yield "shift-tail", Figure(None, "no uci/ in POSTERAX_DATA, shared/data or ../shared/data")
+        yield "shift-tail", _NO_DATA
         return
     names = ("yacht", "bostonHousing", "energy", *(["concrete"] if _study.FULL else []))
-    pairs = [(name, column) for name in names for column in _nngp_uci.columns(name)]
-    halves = [started("nngp_uci", "on_tails", core, pairs[core::2]) for core in (0, 1)]
-    results = [result for half in halves for result in half()]
-    yield "shift-tail", Figure(len(results), _nngp_uci.table("held-out tails", results))
+    halves = _nngp_uci.OURS[:3], _nngp_uci.OURS[3:]  # that one compiles for as long as the others together
+    results = _by_model("nngp_tails", "on_tails", halves, names)
+    sets = {f"held-out tails of {name}": results[3 * i : 3 * i + 3] for i, name in enumerate(names)}
+    tables = [_nngp_uci.table(*one) for one in [*sets.items(), ("all held-out tails", results)]]
+    yield "shift-tail", Figure(len(results), "\n".join(tables).replace(" splits", ""))
 
 
 @rows("shift-digits")
@@ -291,9 +187,10 @@ def large_memory():
 
 
 MEASURES = (
-    gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax, uci("yacht", "uci-yacht"),
-    uci("bostonHousing", "uci-boston"), uci("energy", "uci-energy"), uci("concrete", "uci-concrete"),
-    uci("wine-quality-red", "uci-wine"), shift_tail, shift_digits, large_memory,
+    gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax, uci("yacht", "uci-yacht", (0, 9, 19)),
+    uci("bostonHousing", "uci-boston", (0, 9, 19)), uci("energy", "uci-energy", (0, 9, 19)),
+    uci("concrete", "uci-concrete", (0, 2, 4)), uci("wine-quality-red", "uci-wine", (0, 19)), shift_tail, shift_digits,
+    large_memory,
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ SANITY = {  # NLL of a simpler search on the same splits: splits, s by ML, inver
     "concrete": (5, 3.032, 3.043),
 }
 SCREENING, STEPS = 12, 60
+AGREE = 1e-3
 OURS = ("s fixed", "s by ML", "inverse gamma", "Burr XII")
 PEERS = ("RBF", "Matern 5/2", "RBF, ARD", "Matern 5/2, ARD")
 FIGURES = ("nll", "rmse", "crps", "in50", "in95")
@@ -173,11 +174,27 @@ def _error(values) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def tail(name: str, column: int) -> tuple[np.ndarray, ...]:
-    """All rows: those in the upper tail of one input are held out, and trained on are the others."""
-    x, y = everything(name)
-    far = x[:, column] >= border(x[:, column])
-    return x[~far], y[~far], x[far], y[far]
+def checked(kept: dict[int, dict], here: dict[int, dict]) -> tuple[list[dict], str]:
+    """The kept results, or those of here where there are none; and in words how the two agree.
+
+    Raises `RuntimeError` where the NLL of a model on a split is another one: by more than `AGREE` nats.
+    """
+    both = sorted(set(kept) & set(here))
+    off = {
+        (number, model): abs(kept[number][model]["nll"] - result["nll"])
+        for number in both
+        for model, result in here[number].items()
+    }
+    if wrong := [f"split {number}, {model}: {by:.4f}" for (number, model), by in off.items() if not by < AGREE]:
+        raise RuntimeError(f"NLL anew is not that of results/ within {AGREE} nats: {'; '.join(wrong)}")
+    splits = ", ".join(map(str, here))
+    if not both:
+        return list(here.values()), f"splits {splits} computed now; results/ has {len(kept)} splits"
+    said = (
+        f"results/ has {len(kept)} splits, written by FULL=1; of these {', '.join(map(str, both))} computed anew: NLL "
+        f"differs by at most {max(off.values()):.1e} nats (allowed: {AGREE})"
+    )
+    return [kept[number] for number in sorted(kept)], said
 
 
 def everything(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -188,36 +205,14 @@ def everything(name: str) -> tuple[np.ndarray, np.ndarray]:
     return table[:, inputs], table[:, target]
 
 
-def border(values: np.ndarray) -> float:
-    """Where the upper tail begins: the value with a share of rows at or above it nearest to a tenth."""
-    found = np.unique(values)
-    shares = np.array([np.mean(values >= value) for value in found])
-    return float(found[np.argmin(np.abs(shares - 0.1))])
-
-
-def columns(name: str) -> list[int]:
-    """The three inputs with the most different values, of those with a tail of 3 to 20 per cent of the rows."""
-    x, _ = everything(name)
-    held = np.array([np.mean(x[:, j] >= border(x[:, j])) for j in range(x.shape[1])])
-    counts = np.array([len(np.unique(x[:, j])) for j in range(x.shape[1])]) * ((held > 0.03) & (held < 0.2))
-    return sorted(np.argsort(-counts, kind="stable")[: min(3, np.sum(counts > 0))].tolist())
-
-
-def on_splits(core: int | None, name: str, numbers: list[int], models: list[str]) -> list[dict]:
+def on_splits(core: int | None, models: list[str], name: str, numbers: list[int]) -> list[dict]:
     """`ours` on some splits, on one core."""
-    _pin(core)
+    pin(core)
     return [ours(*split(name, number), models) for number in numbers]
 
 
-def on_tails(core: int | None, pairs: list[list]) -> list[dict]:
-    """`ours` on some held-out tails, on one core."""
-    _pin(core)
-    return [ours(*tail(name, column), depths=(2,)) for name, column in pairs]
-
-
-def _pin(core: int | None) -> None:
-    if core is not None and hasattr(
-        os, "sched_setaffinity"
-    ):  # threads of two processes on one core wait for each other
+def pin(core: int | None) -> None:
+    """Keeps this process on one core: threads of two processes on one core wait for each other."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
         there = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {there[core % len(there)]})

@@ -45,6 +45,12 @@ def study(name: str, over: range, one: Callable[[int], Any]) -> list[Any]:
     return results
 
 
+def kept(name: str, over: range) -> dict[int, Any]:
+    """What FULL=1 once wrote for some of these seeds, by seed, whatever it was made with."""
+    files = {seed: _timing.HERE / "results" / f"{name}-{seed}.json" for seed in over}
+    return {seed: json.loads(file.read_text())["result"] for seed, file in files.items() if file.exists()}
+
+
 def _sources() -> str:
     """A digest of what is measured: the code of posterax itself, without its comments and docstrings."""
     digest = hashlib.sha256()
