@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ._precision import in_float64
-from ._prefix_sum import prefix_sum, small_prefix_sum
+from ._prefix_sum import BLOCK, prefix_sum
 
 
 class AbstractResampler(eqx.Module):
@@ -37,11 +37,11 @@ class _Scheme(AbstractResampler):
     """A resampler in exact integer arithmetic.
 
     Weight i becomes a whole number of units $a_i$, with $\\sum_i a_i$ = `num` cells of $2^b$ units each, up
-    to 2^62 in all: sums of them have no rounding, in any order, and each cell is a power of two, so a few
-    random bits are a uniform point in it. The number of copies then has mean $a_i / 2^b$ exactly. That is
-    `num * W_i` to about 15 digits (for the heaviest draw, which takes up what rounding leaves over, to `n *
-    num / 2^63` copies), whatever the precision JAX is set to. The same key and log-weights give the same
-    ancestors in float32 and float64 programs.
+    to 2^52 in all: sums of them have no rounding, in any order, not in float64 either, and each cell is a power of
+    two, so a few random bits are a uniform point in it. The number of copies then has mean $a_i / 2^b$ exactly. That
+    is `num * W_i` to within `num / 2^53` copies (for the heaviest draw, which takes up what rounding leaves over, `n *
+    num / 2^53`), whatever the precision JAX is set to. The same key and log-weights give the same ancestors in float32
+    and float64 programs.
     """
 
     def __call__(self, log_weights, *, key, num=None):
@@ -61,20 +61,21 @@ class _Scheme(AbstractResampler):
     def _ancestors(self, cumulative: Array, bits: int, num: int, key: PRNGKeyArray) -> Array:
         # Ancestor j is the number of i with at most j points below the end of i.
         below = self._below(cumulative, bits, num, key)
-        return small_prefix_sum(jnp.zeros(num + 1, jnp.int32).at[below].add(1, indices_are_sorted=True))[:num]
+        room = -(-(num + 1) // BLOCK) * BLOCK
+        return prefix_sum(jnp.zeros(room, jnp.int32).at[below].add(1, indices_are_sorted=True), num)[:num]
 
 
 @in_float64
 def _resample(scheme, log_weights, num, key):
     amounts, bits = whole_weights(log_weights, num)
-    ancestors = scheme._ancestors(prefix_sum(amounts), bits, num, key)
+    ancestors = scheme._ancestors(prefix_sum(amounts, num << bits), bits, num, key)
     valid = jnp.isfinite(jnp.max(log_weights))  # the maximum of anything with a NaN is NaN
     return jnp.where(valid, ancestors, -1).astype(jnp.int32)
 
 
-def whole_weights(log_weights, num: int):
-    """Weights as whole numbers that sum to `num * 2^bits` exactly, and `bits`. Inside float64 only."""
-    bits = 62 - (num - 1).bit_length()
+def whole_weights(log_weights, num: int, total: int = 52):
+    """Weights as whole numbers that sum to `num * 2^bits` <= `2^total` exactly, and `bits`. Inside float64 only."""
+    bits = total - (num - 1).bit_length()
     largest = jnp.max(log_weights)
     weights = jnp.where(jnp.isfinite(largest), jnp.exp(log_weights - largest), 1)
     amounts = jnp.round(weights * (num * 2.0**bits / jnp.sum(weights))).astype(int)
@@ -111,7 +112,7 @@ class Multinomial(_Scheme):
     def _below(self, cumulative, bits, num, key):
         used = jnp.arange(num) < cumulative[-1] >> bits  # independent points: any may be left out
         index = jnp.where(used, self._points(cumulative, bits, num, key), cumulative.size)
-        return small_prefix_sum(jnp.zeros(cumulative.size, jnp.int32).at[index].add(1, mode="drop"))
+        return prefix_sum(jnp.zeros(cumulative.size, jnp.int32).at[index].add(1, mode="drop"), num)
 
     def _ancestors(self, cumulative, bits, num, key):
         return self._points(cumulative, bits, num, key)
@@ -163,7 +164,9 @@ class Residual(_Scheme):
         amounts = jnp.diff(cumulative, prepend=0)
         certain, rest = amounts >> bits, amounts & (2**bits - 1)
         assert isinstance(self.remainder, _Scheme)
-        return prefix_sum(certain) + self.remainder._below(prefix_sum(rest), bits, num, key)
+        return prefix_sum(certain, num) + self.remainder._below(
+            prefix_sum(rest, cumulative.size << bits), bits, num, key
+        )
 
 
 class SSP(_Scheme):
@@ -191,7 +194,7 @@ class SSP(_Scheme):
         latest = jax.lax.cummax(jnp.where(opens, jnp.arange(n), 0))
         before = jnp.concatenate([jnp.zeros(1, int), latest[:-1]])
         winner = jnp.where(full, jnp.where(opens, before, jnp.arange(n)), n)
-        return prefix_sum((amounts >> bits).at[winner].add(1, mode="drop"))
+        return prefix_sum((amounts >> bits).at[winner].add(1, mode="drop"), num)
 
 
 def check_vector(shape: tuple[int, ...]) -> None:

@@ -139,7 +139,7 @@ def weighted_quantile(values: PyTree, q: Float[ArrayLike, "*q"], log_weights: Fl
 
 @in_float64
 def _quantile_index(log_weights, order, q):
-    amounts, _ = whole_weights(log_weights, 1)
+    amounts, _ = whole_weights(log_weights, 1, total=62)
     cumulative = jnp.cumsum(amounts[order], axis=0)
     wanted = jnp.ceil(q * (1 - 2.0**-22) * 2.0**62).astype(int)
     wanted = jnp.where(q >= 1, 2**62, jnp.maximum(wanted, 1))
