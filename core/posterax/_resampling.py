@@ -39,8 +39,8 @@ class _Scheme(AbstractResampler):
     Weight i becomes a whole number of units $a_i$, with $\\sum_i a_i$ = `num` cells of $2^b$ units each, up
     to 2^52 in all: sums of them have no rounding, in any order, not in float64 either, and each cell is a power of
     two, so a few random bits are a uniform point in it. The number of copies then has mean $a_i / 2^b$ exactly. That
-    is `num * W_i` to within `num / 2^53` copies (for the heaviest draw, which takes up what rounding leaves over, `n *
-    num / 2^53`), whatever the precision JAX is set to. The same key and log-weights give the same ancestors in float32
+    is `num * W_i` to within `num / 2^52` copies (for the heaviest draw, which takes up what rounding leaves over, `n *
+    num / 2^52`), whatever the precision JAX is set to. The same key and log-weights give the same ancestors in float32
     and float64 programs.
     """
 
