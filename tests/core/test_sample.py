@@ -220,7 +220,7 @@ def test_chains_divided_over_devices_have_the_same_keys_and_the_same_law(tmp_pat
             print(error)
         """)
     )
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     result = subprocess.run(
         [sys.executable, script], env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True
     )
