@@ -18,6 +18,7 @@ from ._parameters import Hyper, constrained, unconstrained
 _REACH = 25.0  # nothing is searched further than this from where it began, in logarithms
 _SPREAD = 1.0  # of random starts, in logarithms
 _WORST = 1e100
+_ABOVE = 1e3  # nats above all others: what has no evidence, once something had
 
 
 def maximise(
@@ -103,14 +104,17 @@ class _Objective:
     """The negative log evidence and its gradient, as SciPy asks for them."""
 
     def __init__(self, hyper: Hyper, unravel: Any, *rest: Any):
-        self.hyper, self.unravel, self.rest, self.count = hyper, unravel, rest, 0
+        self.hyper, self.unravel, self.rest, self.count, self.highest = hyper, unravel, rest, 0, -np.inf
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         self.count += 1
         value, gradient = value_and_gradient(self.unravel(jnp.asarray(vector)), self.hyper, *self.rest)
         value, gradient = float(value), np.asarray(ravel_pytree(gradient)[0])
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return _WORST, np.zeros_like(vector)
+            # SciPy's line search interpolates: to a value out of all proportion it answers with no step at all, and
+            # calls that convergence.
+            return _WORST if self.highest == -np.inf else self.highest + _ABOVE, np.zeros_like(vector)
+        self.highest = max(self.highest, -value)
         return -value, -gradient
 
 

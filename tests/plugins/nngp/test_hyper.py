@@ -80,6 +80,20 @@ def test_nuts_samples_the_noise_and_predictions_average_over_it():
     np.testing.assert_allclose(law.variance, second - mean**2, rtol=0.25)
 
 
+def test_a_step_to_where_there_is_no_evidence_is_not_the_last():
+    """L-BFGS begins with a step to the bounds, where the kernel of erf has no gradient; it must come back."""
+    random = np.random.default_rng(0)
+    data = random.normal(size=(60, 3)), random.normal(size=60)
+    found = [
+        ScaleMixtureNNGP(MLPKernel(2, "erf", 2.0, 0.1), dist.Delta(1.0), noise, learn=("kernel", "noise")).fit(
+            data, key=KEY
+        )
+        for noise in (0.05, 1.0)
+    ]
+    first, second = (one.report["log_evidence"] for one in found)
+    assert abs(first - second) < 1  # two optima; it ended at -420 once, and at -92 now
+
+
 def test_whole_numbers_are_learnt_too():
     fitted = ScaleMixtureNNGP(RBFKernel(1, 2), noise=0.1).fit((X, Y), key=KEY)
     assert float(fitted.kernel.lengthscale) != 1
