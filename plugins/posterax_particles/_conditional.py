@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ._draw import index_by_weight
 from ._feynman_kac import FeynmanKac
 from ._history import begun, genealogies, written
 
@@ -47,11 +48,11 @@ def conditional_sweep(
         particles, log_weights, history = carry
         t, key = item
         key_free, key_past, key_move = jr.split(key, 3)
-        free = jr.categorical(key_free, log_weights, shape=(num_particles - 1,))
+        free = index_by_weight(log_weights, num_particles - 1, key=key_free)
         past = jnp.zeros((), free.dtype)
         if ancestor_sampling:
             transitions = jax.vmap(lambda before: model.log_transition(t, before, at(t)))(particles)
-            past = jr.categorical(key_past, log_weights + transitions)
+            past = index_by_weight(log_weights + transitions, key=key_past)
         ancestors = jnp.concatenate([past[None], free]).astype(jnp.int32)
         before = jax.tree.map(lambda leaf: leaf[ancestors], particles)
         moved = model.moves(t, jax.tree.map(lambda leaf: leaf[1:], before), key=key_move)
@@ -63,7 +64,7 @@ def conditional_sweep(
     carry = (particles, log_weights, begun(model.num_steps, particles, log_weights))
     items = (jnp.arange(1, model.num_steps), jr.split(key_steps, model.num_steps)[1:])
     (_, log_weights, history), _ = jax.lax.scan(step, carry, items)
-    chosen = jr.categorical(key_pick, log_weights, shape=(1,))
+    chosen = index_by_weight(log_weights, 1, key=key_pick)
     return jax.tree.map(lambda leaf: leaf[0], genealogies(history, chosen))
 
 

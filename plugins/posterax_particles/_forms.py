@@ -190,8 +190,8 @@ def _check_emission(model: Bootstrap) -> None:
     expected = jax.eval_shape(shapes, jr.key(0)).shape
     if expected != model.observed.shape[1:]:
         raise ValueError(
-            f"`observed` must have shape (time, *{expected}), as the model's emission draws observations of shape "
-            f"{expected}; got {model.observed.shape}."
+            f"`observed` must have shape ({', '.join(['time', *map(str, expected)])}), as the model's emission draws "
+            f"observations of shape {expected}; got {model.observed.shape}."
         )
     values = model.observed
     if isinstance(values, Tracer) or values.dtype.kind != "f" or not (absent := np.isnan(np.asarray(values))).any():

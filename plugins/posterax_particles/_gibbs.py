@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from posterax import Sampler
 
 from ._conditional import check_particles, conditional_sweep
+from ._draw import index_by_weight
 from ._filter import ParticleFilter
 from ._posterior import StateSpaceDensity, require_state_space
 from ._random_walk import RandomWalk, RandomWalkState
@@ -147,5 +148,5 @@ def drawn_path(sampler: ParticleFilter, model, *, key: PRNGKeyArray) -> tuple[Ar
     key_run, key_pick = jr.split(key)
     found = run_filter(sampler, model, key=key_run)
     paths, log_weights, _ = sampler.population(found.state)
-    path = paths["states"][jr.categorical(key_pick, log_weights)]
+    path = paths["states"][index_by_weight(log_weights, key=key_pick)]
     return path, found.state.log_evidence

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from ._draw import index_by_weight
 from ._feynman_kac import FeynmanKac
 
 
@@ -60,14 +61,14 @@ def backward_draws(model: FeynmanKac, history: History, num: int, *, key: PRNGKe
     key_last, key_rest = jr.split(key)
     log_weights = history.log_weights
     times = jnp.arange(log_weights.shape[0] - 1)
-    last = jr.categorical(key_last, log_weights[-1], shape=(num,))
+    last = index_by_weight(log_weights[-1], num, key=key_last)
     last_particles = jax.tree.map(lambda leaf: leaf[-1], history.particles)
 
     def back(after, item):
         t, particles, log_weights, key = item
         return_to = lambda x: jax.vmap(lambda before: model.log_transition(t + 1, before, x))(particles)  # noqa: E731
         transitions = jax.vmap(return_to)(after)
-        index = jr.categorical(key, log_weights + transitions)
+        index = jax.vmap(lambda row, k: index_by_weight(log_weights + row, key=k))(transitions, jr.split(key, num))
         return jax.tree.map(lambda leaf: leaf[index], particles), index
 
     earlier = jax.tree.map(lambda leaf: leaf[:-1], (history.particles, log_weights))

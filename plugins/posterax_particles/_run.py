@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from posterax._keys import check_key
 from posterax._tree import strengthen
 
+from ._draw import index_by_weight
 from ._feynman_kac import FeynmanKac, require_model
 from ._filter import FilterState, _Filter
 from ._history import backward_draws, genealogies
@@ -80,7 +81,7 @@ def smooth(
     key = check_key(key, "smooth")
     if method == "backward":
         return backward_draws(model, history, num, key=key)
-    return genealogies(history, jr.categorical(key, history.log_weights[-1], shape=(num,)))
+    return genealogies(history, index_by_weight(history.log_weights[-1], num, key=key))
 
 
 @eqx.filter_jit
@@ -97,7 +98,7 @@ def forecast(
         raise TypeError(f"`model` must be the StateSpaceModel; got {type(model).__name__}.")
     key_start, key_steps = jr.split(check_key(key, "forecast"))
     state = filtered.state
-    index = jr.categorical(key_start, state.log_weights, shape=(num,))
+    index = index_by_weight(state.log_weights, num, key=key_start)
     first = jax.tree.map(lambda leaf: leaf[index], state.particles)
 
     def one(x, key):

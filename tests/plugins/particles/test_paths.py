@@ -1,0 +1,200 @@
+"""Whole paths: smoothing, conditional sweeps on an enumerated law, states and parameters of a model."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import posterax
+import pytest
+from posterax import EssBelow
+from posterax_numpyro import HMC, NUTS
+from posterax_particles import (
+    Bootstrap,
+    ParticleFilter,
+    ParticleGibbs,
+    ParticleMarginal,
+    conditional_sweep,
+    run_filter,
+    smooth,
+    state_space_target,
+)
+from scipy import stats
+
+from models import DECAY, INITIAL, LEVELS, MOVES, NOISE_SD, SIGNAL, STEP_SD, WALK, Chain, Walk, chain, kalman
+
+# Smoothing
+
+
+def test_backward_paths_are_kalmans():
+    model = Bootstrap(Walk(), WALK)
+    found = run_filter(ParticleFilter(4000, when=EssBelow(0.5), paths=True), model, key=jr.key(0))
+    paths = smooth(found, model, 2000, key=jr.key(1))
+    exact = kalman().smooth(WALK[:, None])
+    assert paths.shape == (2000, len(WALK))
+    # Standard errors: 0.011 of 2,000 paths, and as much of the filter's 4,000 particles.
+    np.testing.assert_allclose(paths.mean(axis=0), exact.mean[:, 0], atol=0.06)
+    np.testing.assert_allclose(paths.std(axis=0), np.sqrt(exact.cov[:, 0, 0]), atol=0.05)
+
+
+def test_genealogies_are_the_smoothing_law_too_but_share_their_ancestors():
+    model = Bootstrap(Walk(), WALK)
+    draws = posterax.sample(ParticleFilter(500, paths=True), model, num_chains=40, key=jr.key(0), progress=False)
+    exact = kalman().smooth(WALK[:, None])
+    np.testing.assert_allclose(draws.mean()["states"], exact.mean[:, 0], atol=0.06)
+    distinct = [len(np.unique(draws["states"][0, :, t])) for t in (0, len(WALK) - 1)]
+    assert distinct[0] < 100 < distinct[1]
+
+
+def test_backward_paths_of_a_chain_are_those_of_the_forward_backward_recursion():
+    model = Bootstrap(Chain(), SIGNAL)
+    found = run_filter(ParticleFilter(4000, paths=True), model, key=jr.key(0))
+    paths = np.asarray(smooth(found, model, 4000, key=jr.key(1)))
+    shares = np.stack([(paths == k).mean(axis=0) for k in range(3)], axis=1)
+    np.testing.assert_allclose(shares, chain().smooth(SIGNAL).probs, atol=0.05)
+
+
+# Conditional sweeps: an enumerated law of 81 paths is left as it is
+
+
+SHORT = jnp.array([-0.5, 0.6, 1.2, 1.0])
+PATHS = np.array(list(itertools.product(range(3), repeat=4)))
+
+
+@pytest.fixture(scope="module")
+def law():
+    moves = np.asarray(MOVES, float)
+    log = np.where(moves == 0, -np.inf, np.log(np.where(moves == 0, 1, moves)))
+    density = stats.norm.logpdf(np.asarray(SHORT)[None, :], np.asarray(LEVELS)[PATHS], NOISE_SD).sum(axis=1)
+    joint = np.log(np.asarray(INITIAL))[PATHS[:, 0]] + log[PATHS[:, :-1], PATHS[:, 1:]].sum(axis=1) + density
+    law = np.exp(joint - joint.max())
+    return law / law.sum()
+
+
+def swept(law, num_particles, ancestor_sampling, sweep=conditional_sweep):
+    """Counts of 1e5 exact draws after one sweep each."""
+    start = np.random.default_rng(0).choice(len(PATHS), size=100_000, p=law)
+    model = Bootstrap(Chain(), SHORT)
+
+    @jax.jit
+    @jax.vmap
+    def one(path, key):
+        return sweep(model, path, num_particles, key=key, ancestor_sampling=ancestor_sampling)
+
+    ends = np.asarray(one(jnp.asarray(PATHS[start], jnp.int32), jr.split(jr.key(1), len(start))))
+    return np.bincount(ends @ [27, 9, 3, 1], minlength=len(PATHS)), (ends != PATHS[start]).any(axis=1).mean()
+
+
+def p_value(counts, law):
+    """Of a chi-square test; rare paths are taken together."""
+    rare = law * counts.sum() < 20
+    observed = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(law[~rare], law[rare].sum()) * counts.sum()
+    return stats.chisquare(observed, expected).pvalue
+
+
+@pytest.mark.parametrize("ancestor_sampling", [False, True])
+@pytest.mark.parametrize("num_particles", [2, 5])
+def test_a_conditional_sweep_leaves_the_law_of_paths_as_it_is(law, num_particles, ancestor_sampling):
+    # False alarms: one in 1e5 a case. Law and moves have zeros in them. Power: the next test.
+    counts, moved = swept(law, num_particles, ancestor_sampling)
+    assert counts[law == 0].sum() == 0
+    assert p_value(counts, law) > 1e-5
+    assert moved > 0.1
+
+
+def test_the_same_test_finds_a_filter_that_ignores_the_reference(law):
+    def ignoring(model, reference, num_particles, *, key, ancestor_sampling):
+        found = run_filter(ParticleFilter(num_particles, paths=True, moments=False), model, key=key)
+        paths, log_weights, _ = ParticleFilter(num_particles, paths=True).population(found.state)
+        return paths["states"][jr.categorical(key, log_weights)]
+
+    assert p_value(swept(law, 5, False, ignoring)[0], law) < 1e-9
+
+
+def test_ancestor_sampling_renews_early_states():
+    model = Bootstrap(Walk(), jnp.tile(WALK, 8))
+    reference = jnp.zeros(80)
+    renewed = {}
+    for ancestor_sampling in (False, True):
+        paths = jax.vmap(
+            lambda k, a=ancestor_sampling: conditional_sweep(model, reference, 8, key=k, ancestor_sampling=a)
+        )(jr.split(jr.key(0), 100))
+        renewed[ancestor_sampling] = float(jnp.mean(paths[:, :10] != 0))
+    assert renewed[True] > 0.8
+    assert renewed[False] < 0.4
+
+
+# States and parameters together
+
+
+def walk_model():
+    return Walk(numpyro.sample("step_sd", dist.LogNormal(-0.5, 0.5)))
+
+
+@pytest.fixture(scope="module")
+def exact_step_sd():
+    """Mean and sd of the parameter, by quadrature on its logarithm with Kalman's likelihood."""
+    grid = jnp.linspace(-3.5, 2.0, 300)
+    log_likelihood = jax.vmap(lambda t: kalman(jnp.exp(t)).log_likelihood(WALK[:, None]))(grid)
+    log_weight = np.asarray(log_likelihood + dist.Normal(-0.5, 0.5).log_prob(grid), float)
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    values = np.exp(np.asarray(grid, float))
+    mean = weight @ values
+    return mean, np.sqrt(weight @ values**2 - mean**2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        ParticleGibbs(num_particles=15, num_warmup=300),
+        ParticleGibbs(num_particles=40, num_warmup=300, ancestor_sampling=False),
+        ParticleGibbs(num_particles=15, num_warmup=300, moves=HMC(num_warmup=0, step_size=0.3, trajectory_length=0.6)),
+        ParticleMarginal(num_warmup=500),
+        NUTS(num_warmup=500),
+    ],
+    ids=["gibbs", "gibbs without ancestor sampling", "gibbs with HMC", "marginal", "nuts"],
+)
+def test_parameters_and_states_have_their_exact_posterior(sampler, exact_step_sd):
+    target = state_space_target(walk_model, WALK)
+    draws = posterax.sample(sampler, target, num_draws=2500, num_chains=4, key=jr.key(0), progress=False)
+    table = draws.summary()
+    assert table["r_hat"].max() < 1.03
+    mean, sd = exact_step_sd
+    error = table["mcse_mean"]["step_sd"]
+    assert error < 0.1 * sd
+    assert abs(table["mean"]["step_sd"] - mean) < 4.5 * error
+    assert table["sd"]["step_sd"] == pytest.approx(sd, rel=0.25)
+
+
+def test_states_alone_by_particle_gibbs():
+    target = state_space_target(Walk(), WALK)
+    sampler = ParticleGibbs(num_particles=15, num_warmup=0)
+    draws = posterax.sample(sampler, target, num_draws=1500, num_chains=4, key=jr.key(0), progress=False)
+    exact = kalman().smooth(WALK[:, None])
+    np.testing.assert_allclose(draws.mean()["states"], exact.mean[:, 0], atol=0.06)
+    np.testing.assert_allclose(draws.sd()["states"], np.sqrt(exact.cov[:, 0, 0]), atol=0.05)
+    tree = draws.to_datatree(target, log_likelihood=True, posterior_predictive=True, prior=10, key=jr.key(1))
+    assert tree["log_likelihood"]["observed"].shape == (4, 1500, len(WALK))
+    assert tree["posterior_predictive"]["observed"].shape == (4, 1500, len(WALK))
+    np.testing.assert_array_equal(tree["observed_data"]["observed"], WALK)
+
+
+def test_the_joint_density_is_that_of_states_parameters_and_observations():
+    target = state_space_target(walk_model, WALK.at[3].set(jnp.nan))
+    states, step_sd = 0.3 * jnp.arange(10.0), 0.6
+    u = target.unconstrain({"step_sd": step_sd, "states": states})
+    by_hand = (
+        stats.lognorm.logpdf(step_sd, 0.5, scale=np.exp(-0.5))
+        + stats.norm.logpdf(states[0])
+        + stats.norm.logpdf(states[1:], DECAY * states[:-1], step_sd).sum()
+        + np.delete(stats.norm.logpdf(WALK, states, NOISE_SD), 3).sum()
+    )
+    assert float(target.log_density(u) - target.log_jacobian(u)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(target.log_likelihood(u)["observed"][3]) == 0
+    assert STEP_SD == Walk().step_sd
