@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
+from posterax.plugin import ComponentSpec, DemoSpec, PluginInfo, hookimpl, lazy
 
 if TYPE_CHECKING:
     from ._conditional import conditional_sweep as conditional_sweep
@@ -134,4 +134,15 @@ def posterax_components():
             source="Haario, Saksman and Tamminen (2001), doi:10.2307/3318737",
             example="posterax_particles._examples:random_walk",
         ),
+    ]
+
+
+@hookimpl
+def posterax_demos():
+    return [
+        DemoSpec(
+            "particles",
+            target="posterax_particles._demo:filters",
+            summary="The level of the Nile by particle filters, and two modes by tempering.",
+        )
     ]

@@ -15,6 +15,9 @@ TINY = {
     "05_nngp_regression.py": ["--rows", "10", "--nuts", "30"],
     "06_nngp_digits.py": ["--train", "60", "--steps", "60"],
     "07_nngp_uci.py": ["--splits", "2"],
+    "08_nile_by_particles.py": ["--particles", "200"],
+    "09_stochastic_volatility.py": ["--days", "40", "--draws", "60"],
+    "10_tempered_evidence.py": ["--particles", "100"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -30,7 +33,12 @@ def test_each_example_has_a_tiny_size():
     assert sorted(TINY) == SCRIPTS
 
 
-SLOW = {"06_nngp_digits.py", "07_nngp_uci.py"}  # half a minute each, nearly all of it compilation
+SLOW = {
+    "06_nngp_digits.py",
+    "07_nngp_uci.py",
+    "09_stochastic_volatility.py",
+    "10_tempered_evidence.py",
+}  # half a minute each, nearly all of it compilation
 
 
 @pytest.mark.parametrize("script", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SCRIPTS])
@@ -63,7 +71,12 @@ for record in plugins():
         assert callable(resolve(spec, record))
         print(spec.name)
 """
-    assert set(run([sys.executable, "-c", code], tmp_path).split()) == {"eight-schools", "nile", "wide-networks"}
+    assert set(run([sys.executable, "-c", code], tmp_path).split()) == {
+        "eight-schools",
+        "nile",
+        "particles",
+        "wide-networks",
+    }
 
 
 def test_the_readme_of_the_third_party_plugin_names_what_is_there():

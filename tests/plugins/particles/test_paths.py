@@ -156,7 +156,7 @@ def exact_step_sd():
         ParticleGibbs(num_particles=40, num_warmup=300, ancestor_sampling=False),
         ParticleGibbs(num_particles=15, num_warmup=300, moves=HMC(num_warmup=0, step_size=0.3, trajectory_length=0.6)),
         ParticleMarginal(num_warmup=500),
-        NUTS(num_warmup=500),
+        NUTS(num_warmup=500, target_accept=0.95),
     ],
     ids=["gibbs", "gibbs without ancestor sampling", "gibbs with HMC", "marginal", "nuts"],
 )
