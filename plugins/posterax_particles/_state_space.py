@@ -11,6 +11,8 @@ import jax.random as jr
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ._normal import normal
+
 
 class StateSpaceModel(eqx.Module):
     """A hidden Markov process seen through noise: subclass it, with the parameters as fields.
@@ -80,7 +82,7 @@ def drawn(law: Callable, before: PyTree[Array], *, key: PRNGKeyArray) -> PyTree[
         return jnp.broadcast_arrays(at_x.loc, at_x.scale)
 
     loc, scale = jax.vmap(moments)(before)
-    return loc + scale * jr.normal(key, loc.shape, loc.dtype)
+    return loc + scale * normal(key, loc.shape, loc.dtype)
 
 
 def _innermost(law: Any) -> Any:

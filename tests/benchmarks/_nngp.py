@@ -7,9 +7,10 @@ from pathlib import Path
 import _nngp_digits
 import _nngp_peers
 import _nngp_uci
+import _serve
 import _study
 from _nngp_peers import BIAS_VARIANCE, DEPTH, NOISE, WEIGHT_VARIANCE, D, N
-from _nngp_race import environment, race
+from _race import environment, race
 from _timing import Figure, fresh, rows, started
 
 # What posterax computes, in a process of its own: `python _nngp.py PROGRAM`
@@ -63,7 +64,9 @@ _OURS = {"gram": our_gram, "evidence": our_evidence}
 
 @rows("gram")
 def gram():
-    figure, children = race("neural-tangents", "gram", "neural-tangents 0.6.5", ("neural-tangents-gram",))
+    figure, children = race(
+        "neural-tangents", ("_nngp.py", "gram"), "neural-tangents 0.6.5", ("neural-tangents-gram",), "_nngp_peers.py"
+    )
     if children:
         ours, theirs = (child.value for child in children)
         if not abs(ours / theirs - 1) < 1e-10:
@@ -91,7 +94,7 @@ def evidence_gpjax():
 
 
 def _evidence(name: str, peer: str, programs: tuple[str, ...]) -> Figure:
-    figure, children = race(name, "evidence", peer, programs)
+    figure, children = race(name, ("_nngp.py", "evidence"), peer, programs, "_nngp_peers.py")
     if not children:
         return figure
     values = ", ".join(f"{child.label} {child.value:.3f}" for child in children)
@@ -195,4 +198,4 @@ MEASURES = (
 
 
 if __name__ == "__main__":
-    _nngp_peers.serve(_OURS[sys.argv[1]])
+    _serve.serve(_OURS[sys.argv[1]])

@@ -22,6 +22,7 @@ from posterax_particles import (
     run_filter,
     select,
 )
+from posterax_particles._normal import normal
 
 from models import SIGNAL, WALK, Chain, Walk, kalman
 
@@ -258,3 +259,15 @@ def test_states_that_are_discrete_or_named():
     assert draws["place"].shape == (2, 16, 3, 2)
     np.testing.assert_array_equal(draws["count"], np.broadcast_to([0, 1, 2], (2, 16, 3)))
     assert draws.stats["place_mean"].shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (100_001,)])
+def test_normal_numbers_are_jaxs(shape):
+    for seed in range(3):
+        np.testing.assert_allclose(
+            normal(jr.key(seed), shape, jnp.float32), jr.normal(jr.key(seed), shape), rtol=1e-6, atol=1e-7
+        )
+    other = jr.key(0, impl="rbg")
+    np.testing.assert_array_equal(normal(other, shape, jnp.float32), jr.normal(other, shape))
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(normal(jr.key(0), shape, jnp.float64), jr.normal(jr.key(0), shape, jnp.float64))

@@ -18,6 +18,8 @@ _ENVIRONMENTS = {
     "neural-tangents": ("neural-tangents==0.6.5", "jax==0.4.36", "jaxlib==0.4.36", "numpy<2"),
     "gpytorch": ("gpytorch==1.15.2", "torch==2.13.0"),
     "gpjax-tinygp": ("gpjax==1.0.0", "tinygp==0.3.1", "jax==0.10.2"),
+    "particles": ("particles==0.4", "numpy<2"),
+    "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
 }
 
 
@@ -103,15 +105,21 @@ class Child:
         return json.loads(line)
 
 
-def race(name: str, ours: str, peer: str, programs: tuple[str, ...]) -> tuple[Figure, list[Child]]:
-    """Seconds of ours / the peer's, in pairs that take turns; further programs of the peer are timed beside them."""
+def race(
+    name: str | None, ours: tuple[str, str], peer: str, programs: tuple[str, ...], script: str
+) -> tuple[Figure, list[Child]]:
+    """Seconds of ours / the peer's, in pairs that take turns; further programs of the peer are timed beside them.
+
+    - `name`: of the peer's environment; None for our own.
+    - `ours`: script and program of ours; `script`, `programs`: the peer's.
+    """
     try:
-        python = environment(name)
+        python = sys.executable if name is None else environment(name)
     except Unavailable as reason:
         return Figure(None, str(reason)), []
     with ExitStack() as stack:
-        children = [Child("ours", sys.executable, "_nngp.py", ours)]
-        children += [Child(program, python, "_nngp_peers.py", program) for program in programs]
+        children = [Child("ours", sys.executable, *ours)]
+        children += [Child(program, python, script, program) for program in programs]
         for child in children:
             stack.enter_context(child)
         for child in children:
