@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import os
 import signal
@@ -25,6 +26,11 @@ _SPEC.loader.exec_module(kill_job)
 pytestmark = pytest.mark.filterwarnings("ignore::posterax.PosteraxWarning")
 
 
+def group(item):
+    """Workers take the killed runs of a kind together, apart from the rest of the file: they share the whole run."""
+    return f"{item.path} {getattr(item, 'callspec', None) and item.callspec.params.get('kind')}"
+
+
 # SIGKILL at instants uniform over the run
 
 
@@ -43,8 +49,9 @@ def _leaves(result):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """All bytes of the whole run of a kind, made when it is first asked for."""
     folder = tmp_path_factory.mktemp("whole")
-    return {kind: everything(kill_job.make(kind)(None), folder, kind) for kind in kill_job.CHUNKS}
+    return functools.cache(lambda kind: everything(kill_job.make(kind)(None), folder, kind))
 
 
 def kill_and_resume(kind, instants, folder, uninterrupted):
@@ -55,10 +62,10 @@ def kill_and_resume(kind, instants, folder, uninterrupted):
         place.mkdir()
         delay = np.random.default_rng(instant).uniform(0, 0.01)
         command = [sys.executable, kill_job.__file__, kind, str(place), str(instant), str(delay)]
-        assert subprocess.run(command, timeout=120).returncode == -signal.SIGKILL
+        assert subprocess.run(command, timeout=600).returncode == -signal.SIGKILL
         with_checkpoint += any((place / "run").rglob("*.posterax"))
         resumed = kill_job.make(kind)(Checkpoint(str(place / "run")))
-        assert everything(resumed, place, "resumed") == uninterrupted[kind], f"{kind} killed after chunk {instant}"
+        assert everything(resumed, place, "resumed") == uninterrupted(kind), f"{kind} killed after chunk {instant}"
     return with_checkpoint
 
 
