@@ -58,6 +58,23 @@ __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 
 
+# Parts of the samplers: published so that files may hold them, and others may list and extend them.
+_PARTS = {
+    ("feynman-kac", "_forms"): [
+        ("bootstrap", "Bootstrap", "A state-space model filtered by its own moves."),
+        ("guided", "Guided", "A state-space model filtered by a proposal that looks at the observation."),
+        ("auxiliary", "Auxiliary", "A model whose ancestors are drawn with an eye on what comes next."),
+    ],
+    ("schedule", "_schedules"): [
+        ("ess-schedule", "EssSchedule", "Temperature by the effective sample size: the published default."),
+        ("entropy-schedule", "EntropySchedule", "Temperature by the entropy of the weights."),
+        ("base-schedule", "BaseSchedule", "Temperature by progress alone."),
+        ("target-ess-schedule", "TargetEssSchedule", "The least flattening that leaves a given effective sample size."),
+    ],
+    ("look-ahead", "_look_ahead"): [
+        ("look-ahead", "LookAhead", "Scouts one step ahead, by which ancestors are drawn."),
+    ],
+}  # fmt: skip
 _SMC = "Chopin and Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo"
 _EPF = "Giannone et al. (2025), arXiv:2510.05825"
 _PMCMC = "Andrieu, Doucet and Holenstein (2010), doi:10.1111/j.1467-9868.2009.00736.x"
@@ -133,6 +150,11 @@ def posterax_components():
             tags={"adaptive", "exact"},
             source="Haario, Saksman and Tamminen (2001), doi:10.2307/3318737",
             example="posterax_particles._examples:random_walk",
+        ),
+        *(
+            ComponentSpec(name, kind=kind, target=f"posterax_particles.{module}:{target}", summary=summary)
+            for (kind, module), parts in _PARTS.items()
+            for name, target, summary in parts
         ),
     ]
 

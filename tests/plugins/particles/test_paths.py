@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import posterax
 import pytest
+from jaxtyping import Array
 from posterax import EssBelow
 from posterax_numpyro import HMC, NUTS
 from posterax_particles import (
@@ -18,6 +20,7 @@ from posterax_particles import (
     ParticleGibbs,
     ParticleMarginal,
     conditional_sweep,
+    forecast,
     run_filter,
     smooth,
     state_space_target,
@@ -198,3 +201,58 @@ def test_the_joint_density_is_that_of_states_parameters_and_observations():
     assert float(target.log_density(u) - target.log_jacobian(u)) == pytest.approx(by_hand, rel=1e-5)
     assert float(target.log_likelihood(u)["observed"][3]) == 0
     assert STEP_SD == Walk().step_sd
+
+
+# What depends on time is asked for at the right time
+
+
+class Seasonal(Walk):
+    """Drift and noise that change; the first drift must never be used."""
+
+    drift: Array = eqx.field(default_factory=lambda: jnp.array([99.0, 1.0, -2.0, 3.0, 0.5, -1.5, 7.0]))
+    noise_sd: Array = eqx.field(default_factory=lambda: jnp.array([0.3, 1.0, 0.2, 0.5, 2.0, 0.4, 0.1]))
+
+    def transition(self, t, x):
+        return dist.Normal(DECAY * x + self.drift[t], STEP_SD)
+
+    def emission(self, t, x):
+        return dist.Normal(x, self.noise_sd[t])
+
+
+def seasonal_law(num_steps):
+    """Mean and covariance of the first states."""
+    model, mean, covariance = Seasonal(), [0.0], np.eye(num_steps)
+    for t in range(1, num_steps):
+        mean.append(DECAY * mean[-1] + float(model.drift[t]))
+        covariance[t, :t] = covariance[:t, t] = DECAY * covariance[t - 1, :t]
+        covariance[t, t] = DECAY**2 * covariance[t - 1, t - 1] + STEP_SD**2
+    return np.array(mean), covariance
+
+
+def test_what_depends_on_time_is_asked_for_at_the_right_time():
+    model, seen = Seasonal(), jnp.array([0.2, 1.5, -1.0, 2.5, 3.1])
+    mean, covariance = seasonal_law(7)
+    noise = np.diag(np.asarray(model.noise_sd[:5], float) ** 2)
+    found = run_filter(ParticleFilter(20_000, paths=True), Bootstrap(model, seen), key=jr.key(0))
+    exact = stats.multivariate_normal.logpdf(np.asarray(seen, float), mean[:5], covariance[:5, :5] + noise)
+    assert float(found.log_evidence) == pytest.approx(exact, abs=0.06)
+    gain = covariance[:, :5] @ np.linalg.inv(covariance[:5, :5] + noise)
+    posterior = mean + gain @ (np.asarray(seen, float) - mean[:5])
+    paths = smooth(found, Bootstrap(model, seen), 1000, key=jr.key(1))
+    np.testing.assert_allclose(paths.mean(axis=0), posterior[:5], atol=0.08)
+    states, _ = forecast(found, model, steps=2, num=4000, key=jr.key(2))
+    np.testing.assert_allclose(states.mean(axis=0), posterior[5:], atol=0.08)
+    drawn, _ = jax.vmap(lambda key: model.simulate(num_steps=7, key=key))(jr.split(jr.key(3), 4000))
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1)
+
+    target = state_space_target(model, seen)
+    states = np.array([0.1, 1.0, -0.5, 2.0, 2.5])
+    by_hand = (
+        stats.multivariate_normal.logpdf(states, mean[:5], covariance[:5, :5])
+        + stats.norm.logpdf(np.asarray(seen), states, np.asarray(model.noise_sd[:5])).sum()
+    )
+    assert float(target.log_density({"states": jnp.asarray(states)})) == pytest.approx(by_hand, rel=1e-4)
+    swept = jax.vmap(lambda key: conditional_sweep(Bootstrap(model, seen), jnp.asarray(states), 30, key=key))(
+        jr.split(jr.key(4), 2000)
+    )
+    np.testing.assert_allclose(swept.mean(axis=0), posterior[:5], atol=0.15)

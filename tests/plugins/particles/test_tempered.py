@@ -1,5 +1,6 @@
 """Tempered sequential Monte Carlo, importance sampling and the random walk against exact posteriors."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -11,6 +12,7 @@ from posterax import Draw, Infer, Move, Target, weights
 from posterax_models import BimodalMixture, ConjugateNormal
 from posterax_numpyro import HMC, NUTS, SVI
 from posterax_particles import Importance, RandomWalk, TemperedSMC
+from posterax_particles._whitened import whitened
 from scipy import stats
 
 BIMODAL = BimodalMixture()
@@ -80,6 +82,28 @@ def test_parameters_that_are_constrained():
     exact = stats.invgamma(3 + 2, scale=2 + float(jnp.sum(y**2)) / 2)
     assert draws.mean()["sd"] == pytest.approx(exact.mean(), rel=0.05)
     np.testing.assert_allclose(draws.quantile([0.1, 0.5, 0.9])["sd"], exact.ppf([0.1, 0.5, 0.9]), rtol=0.06)
+
+
+def test_the_whitened_space_is_the_tempered_target_seen_through_an_affine_map():
+    target = Target(
+        log_prior=lambda x: -0.5 * jnp.sum(x["x"] ** 2),
+        log_likelihood=lambda x: -((x["x"] - 1.0) ** 4),
+        like={"x": jnp.zeros(3)},
+    )
+    mixing = np.array([[2.0, 0.0, 0.0], [1.5, 0.5, 0.0], [-1.0, 0.2, 0.1]])
+    positions = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(500, 3)) @ mixing.T + 3.0, jnp.float32)}
+    log_weights = jnp.log(jnp.asarray(np.random.default_rng(1).dirichlet(np.ones(500)), jnp.float32))
+    space = whitened(target, jnp.asarray(0.3), positions, log_weights)
+    inner = jax.vmap(space.inward)(positions)["x"]
+    weight = np.exp(np.asarray(log_weights, float))
+    mean = weight @ np.asarray(inner, float)
+    np.testing.assert_allclose(mean, 0, atol=1e-3)
+    np.testing.assert_allclose((weight[:, None] * (inner - mean)).T @ (inner - mean), np.eye(3), atol=0.02)
+    np.testing.assert_allclose(jax.vmap(lambda z: space.outward({"x": z}))(inner)["x"], positions["x"], atol=1e-3)
+    root = np.asarray(jax.jacobian(lambda z: space.outward({"x": z})["x"])(jnp.zeros(3)), float)
+    for u, z in zip(np.asarray(positions["x"][:5], float), inner[:5], strict=True):
+        by_hand = -0.5 * (u**2).sum() - 0.3 * ((u - 1) ** 4).sum() + np.log(np.linalg.det(root))
+        assert float(space.target.log_density({"x": z})) == pytest.approx(by_hand, rel=1e-3)
 
 
 # Importance sampling
