@@ -17,6 +17,17 @@ collect_ignore = ["mutants"]
 
 
 @pytest.fixture
+def compiled_in_haste():
+    """For tests that compile more than they run. A new process compiles alike, so that it gives the same bits."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def forgetful():
     """Drop what was compiled: a process that holds hundreds of programs runs out of memory mappings."""
     yield

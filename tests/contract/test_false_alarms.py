@@ -32,10 +32,12 @@ def said(reports):
     return "\n".join(str(outcome) for report in reports for outcome in report.failures)
 
 
+# Blame in a share q of runs is seen with probability 1 - (1 - q)^runs: 95 % at q = 1.5 % in 200 runs, 6 % in 50. A run
+# of the sampler takes 1.5 s; the screen's own rate is tried below.
 @pytest.mark.slow
-@pytest.mark.parametrize("component", ONE_OF_EACH_KIND)
-def test_two_hundred_smoke_runs_blame_nobody(component):
-    reports = runs(component, 200)
+@pytest.mark.parametrize(("component", "number"), list(zip(ONE_OF_EACH_KIND, (50, 200, 200), strict=True)))
+def test_many_smoke_runs_blame_nobody(component, number):
+    reports = runs(component, number)
     assert all(report.passed for report in reports), said(reports)
 
 

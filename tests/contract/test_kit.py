@@ -28,6 +28,7 @@ from posterax.testing._verdict import odds
 
 RandomWalk = type(mutate.made("RandomWalk"))
 KEY = jr.key(0)
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 class Broken(RandomWalk):

@@ -6,7 +6,7 @@ import pytest
 from posterax.testing import check_estimator, check_objective, check_sampler
 from posterax.testing._run import Runner
 
-pytestmark = pytest.mark.usefixtures("forgetful")
+pytestmark = pytest.mark.usefixtures("compiled_in_haste", "forgetful")
 group = lambda item: None  # each takes minutes, and none shares anything with another  # noqa: E731
 CHECK = {"sampler": check_sampler, "estimator": check_estimator, "objective": check_objective}
 # One of each kind in the everyday suite; all of them in the slow one.
