@@ -15,7 +15,8 @@ _TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype) -> Float[Array, "..."]:
     """`jax.random.normal(key, shape, dtype)`."""
-    plain = jr.key_impl(key) == "threefry2x32" and jax.config.jax_threefry_partitionable
+    partitionable = jax.config.values["jax_threefry_partitionable"]
+    plain = jr.key_impl(key) == "threefry2x32" and partitionable
     if not plain or dtype != jnp.float32 or not 0 < np.prod(shape) < 2**31:
         return jr.normal(key, shape, dtype)
     ones = (_bits(key, int(np.prod(shape))) >> np.uint32(9)) | np.uint32(0x3F800000)  # a float32 in [1, 2)
