@@ -120,7 +120,7 @@ def posterax_components():
             kind="sampler",
             target="posterax_particles._marginal:ParticleMarginal",
             summary="Parameters of a state-space model by Metropolis on the filter's unbiased likelihood.",
-            tags={"adaptive", "exact"},
+            tags={"adaptive", "auxiliary", "exact"},
             source=_PMCMC,
             example="posterax_particles._examples:particle_marginal",
         ),

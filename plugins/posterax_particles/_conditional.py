@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from posterax.weights import log_mean
 
 from ._draw import index_by_weight
 from ._feynman_kac import FeynmanKac
@@ -33,6 +34,13 @@ def conditional_sweep(
     Source: Andrieu, Doucet and Holenstein (2010), doi:10.1111/j.1467-9868.2009.00736.x, section 4.3; Lindsten, Jordan
     and Schon (2014), http://jmlr.org/papers/v15/lindsten14a.html, algorithm 1.
     """
+    return conditional_run(model, reference, num_particles, key=key, ancestor_sampling=ancestor_sampling)[0]
+
+
+def conditional_run(
+    model: FeynmanKac, reference: PyTree[Array], num_particles: int, *, key: PRNGKeyArray, ancestor_sampling: bool
+) -> tuple[PyTree[Array], Float[Array, ""]]:
+    """The path of `conditional_sweep`, and the log of the evidence that its particles estimate, in nats."""
     check_particles(num_particles)
     _check_reference(model, reference)
     key_start, key_steps, key_pick = jr.split(key, 3)
@@ -45,7 +53,7 @@ def conditional_sweep(
     log_weights = jax.vmap(model.log_start)(particles)
 
     def step(carry, item):
-        particles, log_weights, history = carry
+        particles, log_weights, history, log_evidence = carry
         t, key = item
         key_free, key_past, key_move = jr.split(key, 3)
         free = index_by_weight(log_weights, num_particles - 1, key=key_free)
@@ -59,13 +67,14 @@ def conditional_sweep(
         particles = with_reference(t, moved)
         log_weights = jax.vmap(lambda old, new: model.log_potential(t, old, new))(before, particles)
         history = written(history, t, particles, log_weights, ancestors)
-        return (particles, log_weights, history), None
+        return (particles, log_weights, history, log_evidence + log_mean(log_weights)), None
 
-    carry = (particles, log_weights, begun(model.num_steps, particles, log_weights))
+    history = begun(model.num_steps, particles, log_weights)
+    carry = (particles, log_weights, history, log_mean(log_weights))
     items = (jnp.arange(1, model.num_steps), jr.split(key_steps, model.num_steps)[1:])
-    (_, log_weights, history), _ = jax.lax.scan(step, carry, items)
+    (_, log_weights, history, log_evidence), _ = jax.lax.scan(step, carry, items)
     chosen = index_by_weight(log_weights, 1, key=key_pick)
-    return jax.tree.map(lambda leaf: leaf[0], genealogies(history, chosen))
+    return jax.tree.map(lambda leaf: leaf[0], genealogies(history, chosen)), log_evidence
 
 
 def check_particles(num_particles: Any) -> None:

@@ -7,15 +7,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 from posterax import Sampler
 
 from ._conditional import check_particles, conditional_sweep
-from ._draw import index_by_weight
-from ._filter import ParticleFilter
 from ._posterior import StateSpaceDensity, require_state_space
 from ._random_walk import RandomWalk, RandomWalkState
-from ._run import run_filter
 from ._walk import Walk, settled, walk_from
 
 
@@ -71,13 +68,12 @@ class ParticleGibbs(Sampler):
             raise ValueError(f"`num_moves` must be at least 1; got {self.num_moves!r}.")
 
     def init(self, target, position, *, key):
-        """Parameters from `position`; states from a particle filter at them."""
-        density = require_state_space(target, "ParticleGibbs")
+        """The sweep starts from the path and parameters of `position`."""
+        del key
+        require_state_space(target, "ParticleGibbs")
         parameters = {name: leaf for name, leaf in position.items() if name != "states"}
-        model = density.feynman_kac(values_of(density, parameters))
-        path, _ = drawn_path(ParticleFilter(self.num_particles, paths=True, moments=False), model, key=key)
-        states = path.astype(position["states"].dtype)
-        return ParticleGibbsState(parameters, states, walk_from(ravel_pytree(parameters)[0], self.scale))
+        walk = walk_from(ravel_pytree(parameters)[0], self.scale)
+        return ParticleGibbsState(parameters, position["states"], walk)
 
     def step(self, target, state, *, key):
         """One sweep."""
@@ -141,12 +137,3 @@ def log_prior_of(density: StateSpaceDensity, parameters: dict[str, Array]) -> Fl
     """Log prior density of unconstrained parameters."""
     terms = density.parameters().terms(parameters)  # pyright: ignore[reportOptionalMemberAccess]
     return jnp.asarray(terms.log_joint + terms.log_jacobian)
-
-
-def drawn_path(sampler: ParticleFilter, model, *, key: PRNGKeyArray) -> tuple[Array, Float[Array, ""]]:
-    """A path drawn from a filter's last population, and the log evidence."""
-    key_run, key_pick = jr.split(key)
-    found = run_filter(sampler, model, key=key_run)
-    paths, log_weights, _ = sampler.population(found.state)
-    path = paths["states"][index_by_weight(log_weights, key=key_pick)]
-    return path, found.state.log_evidence

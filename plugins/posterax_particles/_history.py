@@ -46,7 +46,7 @@ def genealogies(history: History, last: Int[Array, " num"] | None = None) -> PyT
 
     The farther back, the fewer are different: all descend from the few that resampling left.
     """
-    index = jnp.arange(history.log_weights.shape[1]) if last is None else last
+    index = jnp.arange(history.log_weights.shape[1], dtype=jnp.int32) if last is None else last
     _, indices = jax.lax.scan(lambda i, ancestors: (ancestors[i], i), index, history.ancestors, reverse=True)
     return _picked(history.particles, indices)
 

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from posterax import EssBelow, Sampler
 
+from ._conditional import check_particles, conditional_run
+from ._draw import index_by_weight
 from ._filter import ParticleFilter
-from ._gibbs import drawn_path, log_prior_of, values_of
+from ._gibbs import log_prior_of, values_of
 from ._posterior import require_state_space
+from ._run import run_filter
 from ._walk import Walk, settled, walk_from
 
 
@@ -40,7 +43,9 @@ class ParticleMarginal(Sampler):
     particles; with too few, the chain sticks where the likelihood was overestimated. Choose them so that the log
     evidence has a standard deviation of about 1.
 
-    - `filter`: a `ParticleFilter`; one that resamples below half the effective sample size by default.
+    - `filter`: a `ParticleFilter` of at least 2 particles; one that resamples below half the effective sample size by
+      default. A chain that starts from a draw of the posterior (`Move`) is exact from the first step on for
+      `ParticleFilter(n, Multinomial())`; for other filters it soon is.
     - `num_warmup`: steps in which the random walk learns its covariance and scale.
     - `scale`: of its first steps, in unconstrained space; or, after a warm-up, the covariance that it has learned.
 
@@ -58,9 +63,10 @@ class ParticleMarginal(Sampler):
                 "`filter` must be a ParticleFilter with an unbiased evidence, or the posterior would be wrong; got "
                 f"{self.filter!r}."
             )
+        check_particles(self.filter.num_particles)
 
     def init(self, target, position, *, key):
-        """Parameters from `position`, states from a first run of the filter."""
+        """Parameters and path of `position`, and the likelihood by a filter that the path is part of."""
         density = require_state_space(target, "ParticleMarginal")
         parameters = {name: leaf for name, leaf in position.items() if name != "states"}
         if not parameters:
@@ -68,7 +74,10 @@ class ParticleMarginal(Sampler):
                 "ParticleMarginal needs a target with parameters: `model` of `state_space_target` must be a NumPyro "
                 "model that samples them. For states alone: ParticleGibbs, or a ParticleFilter with `paths=True`."
             )
-        states, log_evidence = self._run(density, parameters, key)
+        model, states = density.feynman_kac(values_of(density, parameters)), position["states"]
+        # The estimate that belongs to this path is one that the path has taken part in.
+        _, log_evidence = conditional_run(model, states, self.filter.num_particles, key=key, ancestor_sampling=False)
+        log_evidence = log_evidence.astype(jnp.result_type(float))
         flat, _ = ravel_pytree(parameters)
         walk = walk_from(flat, self.scale)
         log_prior = log_prior_of(density, parameters)
@@ -110,3 +119,12 @@ class ParticleMarginal(Sampler):
         states, log_evidence = drawn_path(sampler, model, key=key)
         dtype = jnp.result_type(float)
         return states.astype(dtype), log_evidence.astype(dtype)
+
+
+def drawn_path(sampler: ParticleFilter, model, *, key: PRNGKeyArray) -> tuple[Array, Float[Array, ""]]:
+    """A path drawn from a filter's last population, and the log evidence."""
+    key_run, key_pick = jr.split(key)
+    found = run_filter(sampler, model, key=key_run)
+    paths, log_weights, _ = sampler.population(found.state)
+    path = paths["states"][index_by_weight(log_weights, key=key_pick)]
+    return path, found.state.log_evidence

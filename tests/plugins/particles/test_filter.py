@@ -21,6 +21,7 @@ from posterax_particles import (
     forecast,
     run_filter,
     select,
+    smooth,
 )
 from posterax_particles._normal import normal
 
@@ -64,6 +65,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
         )
         for name, value in {**whole.values, **whole.stats}.items():
             np.testing.assert_array_equal({**again.values, **again.stats}[name], value)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_paths_in_either_precision(bits):
+    draws = posterax.sample(
+        ParticleFilter(20, paths=True),
+        MODEL,
+        num_chains=2,
+        key=jr.key(1),
+        plan=posterax.Plan(precision=bits),
+        progress=False,
+    )
+    assert draws["states"].dtype == f"float{bits}"
+    with jax.enable_x64(bits == 64):
+        found = run_filter(ParticleFilter(20, paths=True), Bootstrap(Walk(), np.asarray(WALK, float)), key=jr.key(1))
+        paths = smooth(found, MODEL, 5, key=jr.key(2)), smooth(found, MODEL, 5, key=jr.key(2), method="genealogy")
+        assert {path.dtype.name for path in paths} == {f"float{bits}"}
 
 
 def test_one_population_and_several_take_the_same_steps():

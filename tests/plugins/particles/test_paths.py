@@ -25,6 +25,7 @@ from posterax_particles import (
     smooth,
     state_space_target,
 )
+from posterax_particles._conditional import conditional_run
 from scipy import stats
 
 from models import DECAY, INITIAL, LEVELS, MOVES, NOISE_SD, SIGNAL, STEP_SD, WALK, Chain, Walk, chain, kalman
@@ -173,6 +174,31 @@ def test_parameters_and_states_have_their_exact_posterior(sampler, exact_step_sd
     assert error < 0.1 * sd
     assert abs(table["mean"]["step_sd"] - mean) < 4.5 * error
     assert table["sd"]["step_sd"] == pytest.approx(sd, rel=0.25)
+
+
+@pytest.mark.parametrize("sampler", [ParticleGibbs(num_particles=5), ParticleMarginal()], ids=["gibbs", "marginal"])
+def test_a_chain_starts_from_the_path_it_is_given(sampler):
+    # What `Move` relies on: a draw of the posterior must be where its chain begins.
+    target = state_space_target(walk_model, WALK)
+    position = target.unconstrain({"step_sd": 0.4, "states": 0.1 * jnp.arange(10.0)})
+    start = sampler.position(sampler.init(target, position, key=jr.key(0)))
+    jax.tree.map(np.testing.assert_array_equal, start, position)
+
+
+def test_the_evidence_of_a_conditional_run_is_inflated_as_it_should_be():
+    # E[1 / Z] = 1 / Z where the reference is a draw of the posterior: the conditional run has the law of the filter
+    # weighted by its evidence.
+    law, model = kalman(), Bootstrap(Walk(), WALK)
+    keys = jr.split(jr.key(0), (4000, 2))
+
+    def inverse(keys):
+        path = law.sample_path(WALK[:, None], key=keys[0])[:, 0]
+        return -conditional_run(model, path, 64, key=keys[1], ancestor_sampling=False)[1]
+
+    exact = float(law.log_likelihood(WALK[:, None]))
+    found = np.exp(np.asarray(jax.vmap(inverse)(keys), float) + exact)
+    assert abs(found.mean() - 1) < 4.5 * found.std() / np.sqrt(len(found))
+    assert np.exp(-np.log(found)).mean() - 1 > 0.01  # and Z itself is too large
 
 
 def test_states_alone_by_particle_gibbs():
