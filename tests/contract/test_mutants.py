@@ -6,11 +6,19 @@ import pytest
 from posterax.testing import check_estimator, check_objective, check_sampler
 from posterax.testing._run import Runner
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste", "forgetful")
+pytestmark = pytest.mark.usefixtures("forgetful", "in_haste_where_it_pays")
 group = lambda item: None  # each takes minutes, and none shares anything with another  # noqa: E731
 CHECK = {"sampler": check_sampler, "estimator": check_estimator, "objective": check_objective}
 # One of each kind in the everyday suite; all of them in the slow one.
 EVERYDAY = {"density of the rejected proposal kept", "NaN rows passed over", "prior returned as posterior"}
+
+
+@pytest.fixture
+def in_haste_where_it_pays(request):
+    """Samplers, estimators and objectives compile longer than they run; tempered populations do not."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if "Tempered" not in (given.get("component"), getattr(given.get("mutant"), "component", None)):
+        request.getfixturevalue("compiled_in_haste")
 
 
 def first_failure(component, mutant, level):
