@@ -31,9 +31,9 @@ def group(item):
 
 @pytest.fixture(autouse=True)
 def in_haste_where_it_pays(request):
-    """Exact starts are long programs and short runs; most other checks run longer than they compile."""
+    """A long program and a short run; most other checks, and NUTS in a funnel above all, run longer than they compile."""
     case = request.node.callspec.params["check"] if hasattr(request.node, "callspec") else None
-    if case is not None and case.name.startswith(("exact-start", "geweke")):
+    if case is not None and case.name == "exact-start-regression":
         request.getfixturevalue("compiled_in_haste")
 
 
