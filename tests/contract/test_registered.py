@@ -31,7 +31,7 @@ def group(item):
 
 @pytest.fixture(autouse=True)
 def in_haste_where_it_pays(request):
-    """A long program and a short run; most other checks, and NUTS in a funnel above all, run longer than they compile."""
+    """A long program and a short run; most other checks run longer than they compile, NUTS in a funnel above all."""
     case = request.node.callspec.params["check"] if hasattr(request.node, "callspec") else None
     if case is not None and case.name == "exact-start-regression":
         request.getfixturevalue("compiled_in_haste")
