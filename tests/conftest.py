@@ -2,6 +2,7 @@ import gc
 import importlib.util
 import mmap
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def knows(flag):
 if "XLA_FLAGS" not in os.environ:
     quick = {"xla_cpu_use_fusion_emitters": "false", "xla_backend_optimization_level": "1"}
     os.environ["XLA_FLAGS"] = " ".join(f"--{flag}={value}" for flag, value in quick.items() if knows(flag))
+
+# A shell starts background jobs deaf to Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
