@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._run import run_filter as run_filter
     from ._run import smooth as smooth
     from ._schedules import BaseSchedule as BaseSchedule
+    from ._schedules import DelayedSchedule as DelayedSchedule
     from ._schedules import EntropySchedule as EntropySchedule
     from ._schedules import EssSchedule as EssSchedule
     from ._schedules import Schedule as Schedule
@@ -48,7 +49,7 @@ _HOMES = {
     "_posterior": ("state_space_target",),
     "_random_walk": ("RandomWalk",),
     "_run": ("Filtered", "forecast", "run_filter", "smooth"),
-    "_schedules": ("BaseSchedule", "EntropySchedule", "EssSchedule", "Schedule", "TargetEssSchedule"),
+    "_schedules": ("BaseSchedule", "DelayedSchedule", "EntropySchedule", "EssSchedule", "Schedule", "TargetEssSchedule"),
     "_selection": ("Selection", "select"),
     "_state_space": ("StateSpaceModel",),
     "_tempered": ("TemperedSMC",),
@@ -69,6 +70,7 @@ _PARTS = {
         ("ess-schedule", "EssSchedule", "Temperature by the effective sample size: the published default."),
         ("entropy-schedule", "EntropySchedule", "Temperature by the entropy of the weights."),
         ("base-schedule", "BaseSchedule", "Temperature by progress alone."),
+        ("delayed-schedule", "DelayedSchedule", "No selection before a share of the steps: the plainest control."),
         ("target-ess-schedule", "TargetEssSchedule", "The least flattening that leaves a given effective sample size."),
     ],
     ("look-ahead", "_look_ahead"): [

@@ -117,3 +117,23 @@ def inverse_temperature_of(log_weights: Float[Array, " n"], ess: float) -> Float
     one = jnp.ones((), log_weights.dtype)
     low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (jnp.zeros_like(one), one))
     return jnp.where(size(one) >= ess, one, low)
+
+
+class DelayedSchedule(Schedule):
+    """No selection before a share of the steps: weights are flattened wholly, then not at all.
+
+    The plainest cure for early overconfidence, and a control that every other schedule should beat. Uncorrected, rewards
+    before that are forgotten; with residual weights they come back at once when the time has come.
+
+    - `early_phase`: it acts before this share of the steps; 1 for never selecting.
+    """
+
+    early_phase: float = 0.5
+
+    def __check_init__(self):
+        if not 0 <= self.early_phase <= 1:
+            raise ValueError(f"`early_phase` must lie in [0, 1]; got {self.early_phase!r}.")
+
+    def inverse_temperature(self, log_weights, progress):
+        """0 or 1."""
+        return jnp.where(progress < self.early_phase, 0.0, 1.0).astype(log_weights.dtype)

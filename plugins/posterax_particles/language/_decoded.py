@@ -1,0 +1,134 @@
+"""Language models inside JAX whose steps have a fixed number of tokens: their filters are jitted as a whole."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from posterax_models import Decoder
+
+from .._feynman_kac import FeynmanKac
+from .._filter import FilterState, _Filter
+
+
+class DecodedSteps(FeynmanKac):
+    r"""A `Decoder` that continues a prompt, `tokens_per_step` tokens at a step, as a Feynman-Kac model.
+
+    All samplers on Feynman-Kac models run on it; `filter_tokens` gives texts. A particle keeps the keys and values of
+    its own tokens, so no token is read twice.
+
+    - `decoder`: `decoder.unstacked()` where it is not so already.
+    - `prompt`: `(p,)`, tokens.
+    - `log_potential_of`: gives $\log \psi_t$ for the tokens written, `(max_steps * tokens_per_step,)` with zeros to
+      come, the number of the last step, from 0, and the decoder's last hidden state. A PyTree that can be called, so
+      that its numbers may change without compiling again.
+    - `max_steps`, `tokens_per_step`: of an answer; all have as many.
+    - `target`: "product" or "telescoping", see `Reasoning`.
+    - `temperature`: of the next-token law; positive.
+    """
+
+    decoder: Decoder
+    prompt: Int[Array, " p"]
+    log_potential_of: Callable[[Array, Array, Array], Array]
+    max_steps: int = eqx.field(static=True)
+    tokens_per_step: int = eqx.field(static=True)
+    target: str = eqx.field(static=True, default="product")
+    temperature: float = 1.0
+
+    def __check_init__(self):
+        if self.target not in {"product", "telescoping"}:
+            raise ValueError(f'`target` must be "product" or "telescoping"; got {self.target!r}.')
+        if not isinstance(self.decoder.blocks, tuple):
+            raise ValueError("`decoder` keeps its layers in one stack; pass `decoder.unstacked()`.")
+
+    @property
+    def num_steps(self) -> int:
+        """`max_steps`."""
+        return self.max_steps
+
+    def start(self, *, key):
+        """The first step of one particle."""
+        return jax.tree.map(lambda leaf: leaf[0], self.starts(1, key=key))
+
+    def move(self, t, before, *, key):
+        """One step more of one particle."""
+        one = jax.tree.map(lambda leaf: leaf[None], before)
+        return jax.tree.map(lambda leaf: leaf[0], self.moves(t, one, key=key))
+
+    def starts(self, num, *, key):
+        """The prompt read once, and the first step of `num` particles."""
+        length = self.prompt.size + self.num_steps * self.tokens_per_step
+        logits, cache = self.decoder.extend(self.prompt, self.decoder.empty_cache(length), 0)
+        again = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)), (logits[-1], cache))
+        tokens = jnp.zeros((num, self.num_steps * self.tokens_per_step), jnp.int32)
+        logits, cache = again
+        return self._written(0, tokens, logits, cache, key) | {"lineage": jnp.arange(num)}
+
+    def moves(self, t, before, *, key):
+        """One step more of all particles."""
+        written = self._written(t, before["tokens"], before["logits"], before["cache"], key)
+        return written | {"lineage": before["lineage"]}
+
+    def _written(self, t, tokens, logits, cache, key):
+        for j in range(self.tokens_per_step):
+            drawn = jr.categorical(jr.fold_in(key, j), logits / self.temperature, axis=-1).astype(jnp.int32)
+            place = t * self.tokens_per_step + j
+            tokens = jax.lax.dynamic_update_slice_in_dim(tokens, drawn[:, None], place, 1)
+            hidden, cache = self.decoder.read(drawn[:, None], cache, self.prompt.size + place)
+            hidden = hidden[:, -1]
+            logits = self.decoder.logits(hidden)
+        log_psi = jax.vmap(lambda text, state: self.log_potential_of(text, jnp.asarray(t), state))(tokens, hidden)
+        return {"tokens": tokens, "logits": logits, "cache": cache, "log_psi": log_psi}
+
+    def log_start(self, x):
+        """Log potential of the first step."""
+        return x["log_psi"]
+
+    def log_potential(self, t, before, x):
+        """Log potential of the text, over that of the text before for the telescoping target."""
+        return x["log_psi"] if self.target == "product" else x["log_psi"] - before["log_psi"]
+
+
+class TokenPopulation(eqx.Module):
+    """What `filter_tokens` gives.
+
+    - `tokens`: `(n, num_steps * tokens_per_step)`.
+    - `log_weights`, `log_potentials`: `(n,)`; the latter of the whole texts.
+    - `log_evidence`: in nats; biased where the sampler's `no_evidence` says why.
+    - `trace`: figures by name, `(num_steps,)`; `unique_lineages` counts the first steps that still have descendants.
+    """
+
+    tokens: Int[Array, "n length"]
+    log_weights: Float[Array, " n"]
+    log_potentials: Float[Array, " n"]
+    log_evidence: Float[Array, ""]
+    trace: dict[str, Any]
+
+
+def filter_tokens(sampler: Any, model: DecodedSteps, *, key: PRNGKeyArray) -> TokenPopulation:
+    """A particle filter over the steps of a decoder; can be jitted, and mapped over prompts and keys.
+
+    - `sampler`: a `ParticleFilter` or `EntropicParticleFilter`, with `moments=False`.
+    """
+    if not isinstance(sampler, _Filter) or sampler.moments:
+        raise TypeError(
+            f"`sampler` must be a ParticleFilter or EntropicParticleFilter with `moments=False`; got {sampler!r:.80}."
+        )
+    start_key, step_key = jr.split(key)
+    first = sampler.init(model, key=start_key)
+
+    def lineages(state: FilterState) -> Array:
+        return jnp.sum(jnp.bincount(state.particles["lineage"], length=sampler.num_particles) > 0)
+
+    def body(state, step):
+        state, told = sampler.step(model, state, key=jr.fold_in(step_key, step))
+        return state, {**told, "unique_lineages": lineages(state)}
+
+    told = {**sampler.first_info(first), "unique_lineages": lineages(first)}
+    last, rows = jax.lax.scan(body, first, jnp.arange(model.num_steps - 1))
+    trace = jax.tree.map(lambda one, more: jnp.concatenate([jnp.asarray(one)[None], more]), told, rows)
+    particles = last.particles
+    return TokenPopulation(particles["tokens"], last.log_weights, particles["log_psi"], last.log_evidence, trace)

@@ -1,0 +1,40 @@
+"""One event loop, on a thread of its own: asynchronous work is done from scripts and from notebooks alike."""
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_lock = threading.Lock()
+_running: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork takes no thread along
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The package's event loop, started when first asked for."""
+    with _lock:
+        found = _running.get(os.getpid())
+        if found is None or found.is_closed():
+            found = asyncio.new_event_loop()
+            threading.Thread(target=found.run_forever, name="posterax-language", daemon=True).start()
+            _running[os.getpid()] = found
+        return found
+
+
+def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """The result of a coroutine, waited for; the caller may itself be inside another running loop.
+
+    Ctrl-C cancels the work and waits until it has let go.
+
+    - `timeout`: seconds, after which the work is cancelled and `TimeoutError` raised.
+    """
+    future = asyncio.run_coroutine_threadsafe(work, loop())
+    try:
+        return future.result(timeout)
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            concurrent.futures.wait([future], timeout=5)
+        raise
