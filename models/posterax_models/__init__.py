@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING
 from posterax.plugin import lazy
 
 if TYPE_CHECKING:
+    from ._arithmetic import ArithmeticProblems as ArithmeticProblems
+    from ._arithmetic import arithmetic_decoder as arithmetic_decoder
+    from ._arithmetic import arithmetic_problems as arithmetic_problems
+    from ._arithmetic import arithmetic_text as arithmetic_text
+    from ._arithmetic import arithmetic_tokens as arithmetic_tokens
+    from ._arithmetic_rewards import ArithmeticReward as ArithmeticReward
+    from ._arithmetic_rewards import Probe as Probe
+    from ._arithmetic_rewards import arithmetic_probe as arithmetic_probe
     from ._bimodal import BimodalMixture as BimodalMixture
     from ._conjugate_normal import ConjugateNormal as ConjugateNormal
+    from ._decoder import Decoder as Decoder
+    from ._decoder import DecoderConfig as DecoderConfig
+    from ._decoder import RopeScaling as RopeScaling
     from ._eight_schools import EightSchools as EightSchools
     from ._eight_schools import eight_schools as eight_schools
     from ._eight_schools import eight_schools_exact as eight_schools_exact
@@ -38,8 +49,17 @@ if TYPE_CHECKING:
     from ._state_space_posterior import StateSpacePosterior as StateSpacePosterior
 
 _HOMES = {
+    "_arithmetic": (
+        "ArithmeticProblems",
+        "arithmetic_decoder",
+        "arithmetic_problems",
+        "arithmetic_text",
+        "arithmetic_tokens",
+    ),
+    "_arithmetic_rewards": ("ArithmeticReward", "Probe", "arithmetic_probe"),
     "_bimodal": ("BimodalMixture",),
     "_conjugate_normal": ("ConjugateNormal",),
+    "_decoder": ("Decoder", "DecoderConfig", "RopeScaling"),
     "_eight_schools": ("EightSchools", "eight_schools", "eight_schools_exact"),
     "_eight_schools_reference": ("EIGHT_SCHOOLS_REFERENCE",),
     "_emission": ("AbstractEmission", "CategoricalEmission", "GaussianEmission"),

@@ -49,7 +49,14 @@ _HOMES = {
     "_posterior": ("state_space_target",),
     "_random_walk": ("RandomWalk",),
     "_run": ("Filtered", "forecast", "run_filter", "smooth"),
-    "_schedules": ("BaseSchedule", "DelayedSchedule", "EntropySchedule", "EssSchedule", "Schedule", "TargetEssSchedule"),
+    "_schedules": (
+        "BaseSchedule",
+        "DelayedSchedule",
+        "EntropySchedule",
+        "EssSchedule",
+        "Schedule",
+        "TargetEssSchedule",
+    ),
     "_selection": ("Selection", "select"),
     "_state_space": ("StateSpaceModel",),
     "_tempered": ("TemperedSMC",),
@@ -77,6 +84,25 @@ _PARTS = {
         ("look-ahead", "LookAhead", "Scouts one step ahead, by which ancestors are drawn."),
     ],
 }  # fmt: skip
+_LANGUAGE = {
+    "step-method": [
+        ("step-filter", "_filter:StepFilter", "Particle filter over steps of text: PF and ePF."),
+        ("step-gibbs", "_gibbs:StepGibbs", "Particle Gibbs over steps of text."),
+        ("best-of-n", "_baselines:BestOfN", "Independent answers, the best by its reward, or a weighted vote."),
+        ("self-consistency", "_baselines:SelfConsistency", "Independent answers and a vote, without a reward."),
+        ("beam-search", "_baselines:BeamSearch", "The best texts go on, each in several ways."),
+    ],
+    "language-model": [
+        ("openai-server", "_openai:OpenAIModel", "Any server that speaks OpenAI's chat or completions protocol."),
+        ("jax-decoder", "_in_process:JaxModel", "A Llama or Qwen2 decoder in this process."),
+        ("callable-model", "_model:CallableModel", "A Python function."),
+    ],
+    "reward": [
+        ("http-reward", "_scorer:HTTPReward", "A scorer behind HTTP, such as vLLM's score, classify or pooling."),
+        ("self-certainty", "_scorer:SelfCertainty", "The language model's own log-probabilities."),
+        ("callable-reward", "_reward:CallableReward", "A Python function."),
+    ],
+}  # fmt: skip
 _SMC = "Chopin and Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo"
 _EPF = "Giannone et al. (2025), arXiv:2510.05825"
 _PMCMC = "Andrieu, Doucet and Holenstein (2010), doi:10.1111/j.1467-9868.2009.00736.x"
@@ -84,7 +110,7 @@ _PMCMC = "Andrieu, Doucet and Holenstein (2010), doi:10.1111/j.1467-9868.2009.00
 
 @hookimpl
 def posterax_plugin_info():
-    return PluginInfo("Sequential Monte Carlo on arrays: filters, smoothers, tempering, particle MCMC.")
+    return PluginInfo("Sequential Monte Carlo: filters, smoothers, tempering, particle MCMC, language models.")
 
 
 @hookimpl
@@ -156,6 +182,11 @@ def posterax_components():
         *(
             ComponentSpec(name, kind=kind, target=f"posterax_particles.{module}:{target}", summary=summary)
             for (kind, module), parts in _PARTS.items()
+            for name, target, summary in parts
+        ),
+        *(
+            ComponentSpec(name, kind=kind, target=f"posterax_particles.language.{target}", summary=summary)
+            for kind, parts in _LANGUAGE.items()
             for name, target, summary in parts
         ),
     ]

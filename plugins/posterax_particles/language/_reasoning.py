@@ -22,8 +22,8 @@ class Reasoning:
     its potential $\psi_t$. Two targets, of paths of T steps:
 
     - "product", the published one: $p(x_{1:T}) \prod_t \psi_t$. Early rewards count again at every later step.
-    - "telescoping": $p(x_{1:T}) \psi_T$. A step is weighed by $\psi_t / \psi_{t-1}$, so that only the last reward counts
-      in the end: right where a reward already foretells the outcome.
+    - "telescoping": $p(x_{1:T}) \psi_T$. A step is weighed by $\psi_t / \psi_{t-1}$, so that only the last reward
+      counts in the end: right where a reward already foretells the outcome.
 
     Fields:
 

@@ -1,0 +1,201 @@
+"""The synthetic reasoning task: accuracy of every method, across a dial of overconfidence, at equal cost.
+
+One run of a method on a problem gives N texts of 11 steps of 2 tokens; its answer is that of the text with the best
+last reward, unless the method votes. Problems, seeds and rewards are the same for all methods, so that differences are
+paired by problem.
+"""
+
+import functools
+import time
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NUM_PROBLEMS = 500
+PROBLEM_SEED = 77  # the language model has seen seeds 1 and 2, the probe 3
+TOKENS_PER_STEP = 2
+REWARDS = ("1/4", "1", "4", "learned")
+MAIN = ("BoN", "PF", "PF systematic", "ePF")
+SIZES = (2, 4, 8, 16, 32, 64)
+BATCH = 1024  # particles at a time
+
+
+class Method(NamedTuple):
+    """How texts are made, and which one is the answer.
+
+    - `target`: "product" or "telescoping".
+    - `make`: the sampler of N particles.
+    - `choose`: "best" last reward, "majority" or "vote" by rewards.
+    - `scouts`: look-aheads of each particle and selection.
+    """
+
+    target: str
+    make: Any
+    choose: str = "best"
+    scouts: int = 0
+
+    def tokens(self, num: int, steps: int = 11) -> int:
+        """Written in one run."""
+        return num * TOKENS_PER_STEP * (steps + self.scouts * (steps - 1))
+
+
+@functools.cache
+def methods() -> dict[str, Method]:
+    """All of them by name."""
+    from posterax import EssBelow
+    from posterax.weights import Multinomial
+    from posterax_particles import (
+        DelayedSchedule,
+        EntropicParticleFilter,
+        EntropySchedule,
+        EssSchedule,
+        LookAhead,
+        ParticleFilter,
+        TargetEssSchedule,
+    )
+
+    def plain(**settings):
+        return lambda num: ParticleFilter(num, moments=False, **settings)
+
+    def annealed(schedule, **settings):
+        return lambda num: EntropicParticleFilter(num, schedule, moments=False, **settings)
+
+    product, telescoping = "product", "telescoping"
+    never, late = DelayedSchedule(1.0), DelayedSchedule(0.5)
+    ess, replace = EssSchedule(), LookAhead(1, mode="replace", correct=False)
+    exact_look, multiply = LookAhead(1), LookAhead(1, correct=False)
+    return {
+        "BoN": Method(product, annealed(never)),
+        "weighted BoN": Method(product, annealed(never), "vote"),
+        "self-consistency": Method(product, annealed(never), "majority"),
+        "beam search": Method(product, "beam"),
+        "PF": Method(product, plain(resampler=Multinomial())),
+        "PF systematic": Method(product, plain()),
+        "PF by ESS": Method(product, plain(when=EssBelow(0.5))),
+        "ePF": Method(product, annealed(ess)),
+        "ePF multinomial": Method(product, annealed(ess, resampler=Multinomial())),
+        "ePF entropy": Method(product, annealed(EntropySchedule())),
+        "ePF target ESS": Method(product, annealed(TargetEssSchedule(0.5, early_phase=0.5))),
+        "ePF residual": Method(product, annealed(ess, correction="residual")),
+        "no selection in first half": Method(product, annealed(late)),
+        "telescoping": Method(telescoping, plain()),
+        "telescoping by ESS": Method(telescoping, plain(when=EssBelow(0.5))),
+        "telescoping ePF": Method(telescoping, annealed(ess)),
+        "telescoping ePF residual": Method(telescoping, annealed(ess, correction="residual")),
+        "telescoping, late": Method(telescoping, annealed(late, correction="residual")),
+        "PF look-ahead": Method(product, plain(look_ahead=replace), scouts=1),
+        "ePF look-ahead": Method(product, annealed(ess, look_ahead=replace), scouts=1),
+        "ePF look-ahead, multiply": Method(product, annealed(ess, look_ahead=multiply), scouts=1),
+        "telescoping look-ahead": Method(telescoping, plain(look_ahead=exact_look), scouts=1),
+    }
+
+
+@functools.cache
+def task(num: int = NUM_PROBLEMS, seed: int = PROBLEM_SEED):
+    """Problems and the language model."""
+    from posterax_models import arithmetic_decoder, arithmetic_problems
+
+    return arithmetic_problems(num, seed=seed), arithmetic_decoder().unstacked()
+
+
+@functools.cache
+def _program():
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+    from posterax_models import ArithmeticReward
+    from posterax_particles.language import DecodedSteps, TokenPopulation, filter_tokens
+
+    def beam(model, num, key):
+        width = min(4, num // 2) if num > 1 else 1
+        x = model.starts(num, key=jr.fold_in(key, 0))
+
+        def step(x, t):
+            best = jnp.repeat(jax.lax.top_k(x["log_psi"], width)[1], num // width)
+            x = jax.tree.map(lambda leaf: leaf[best], x)
+            return model.moves(t, x, key=jr.fold_in(key, t)), None
+
+        x, _ = jax.lax.scan(step, x, jnp.arange(1, model.num_steps))
+        nothing = jnp.zeros(num)
+        return TokenPopulation(x["tokens"], nothing, x["log_psi"], jnp.zeros(()), {})
+
+    @eqx.filter_jit
+    def program(sampler, num, target, decoder, problems, probe, kappa, key):
+        prompts, answers, live, values, numbers = problems
+        steps = values.shape[-1] + 1
+
+        def one(problem):
+            prompt, answer, live, values, number = problem
+            reward = ArithmeticReward(live, values, number, kappa) if probe is None else probe
+            model = DecodedSteps(decoder, prompt, reward, steps, TOKENS_PER_STEP, target)
+            own = jr.fold_in(key, number)
+            found = beam(model, num, own) if sampler == "beam" else filter_tokens(sampler, model, key=own)
+            last, psi = found.tokens[:, -1], found.log_potentials
+            digits = jnp.arange(10) == last[:, None]
+            votes = {"best": None, "majority": digits.sum(axis=0), "vote": jax.nn.sigmoid(psi) @ digits}
+            told = {name: found.trace[name] for name in ("ess", "unique_lineages") if name in found.trace}
+            chosen = [last[jnp.argmax(psi)] if v is None else jnp.argmax(v) for v in votes.values()]
+            return jnp.stack(chosen) == answer, told
+
+        size = max(1, BATCH // num)
+        return jax.lax.map(one, (prompts, answers, live, values, numbers), batch_size=size)
+
+    return program
+
+
+def run(method: str, num: int, reward: str, seed: int, problems: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Whether each problem was solved, `(problems,)`, and the mean trace."""
+    import jax.numpy as jnp
+    import jax.random as jr
+    from posterax_models import arithmetic_probe
+
+    spec = methods()[method]
+    made, decoder = task() if problems is None else (problems, task()[1])
+    arrays = [made.prompts, made.answers, made.live, made.values, np.arange(len(made))]
+    probe = arithmetic_probe() if reward == "learned" else None
+    kappa = jnp.asarray(1.0 if probe is not None else eval(reward, {}))
+    sampler = spec.make if spec.make == "beam" else spec.make(num)
+    chosen, told = _program()(
+        sampler, num, spec.target, decoder, [jnp.asarray(a, jnp.int32) for a in arrays], probe, kappa, jr.key(seed)
+    )
+    column = ("best", "majority", "vote").index(spec.choose)
+    return np.asarray(chosen)[:, column], {name: np.asarray(rows, float).mean(axis=0) for name, rows in told.items()}
+
+
+def plan() -> list[tuple[str, int]]:
+    """Every method and number of particles: all at 8 and 16, the main ones also elsewhere."""
+    return [(method, num) for method in methods() for num in SIZES if method in MAIN or num in (8, 16)]
+
+
+def whole(seed: int) -> dict[str, Any]:
+    """One seed of the study: solved problems as bits, and traces, by reward, method and N."""
+    found: dict[str, Any] = {}
+    began = time.perf_counter()
+    for method, num in plan():
+        for reward in REWARDS:
+            solved, told = run(method, num, reward, seed)
+            found[f"{reward}|{method}|{num}"] = {
+                "accuracy": float(solved.mean()),
+                "solved": np.packbits(solved).tobytes().hex(),
+                "tokens": methods()[method].tokens(num),
+                **{name: np.round(row, 3).tolist() for name, row in told.items()},
+            }
+        print(f"  {time.perf_counter() - began:6.0f} s: {method}, {num}", flush=True)
+    return found
+
+
+def solved(results: list[dict[str, Any]], reward: str, method: str, num: int) -> np.ndarray:
+    """`(seeds, problems)`, from what `whole` gave."""
+    bits = [np.frombuffer(bytes.fromhex(result[f"{reward}|{method}|{num}"]["solved"]), np.uint8) for result in results]
+    return np.stack([np.unpackbits(row)[:NUM_PROBLEMS] for row in bits]).astype(float)
+
+
+def difference(one: np.ndarray, other: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean paired difference of accuracies and its interval, by bootstrap over problems."""
+    gaps = (one - other).mean(axis=0)
+    rng = np.random.default_rng(zlib.crc32(gaps.tobytes()))
+    means = gaps[rng.integers(len(gaps), size=(4000, len(gaps)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(gaps.mean()), float(low), float(high)
