@@ -25,16 +25,16 @@ import matplotlib.pyplot as plt
 
 SCOUTED = LookAhead(1, mode="replace", correct=False)
 METHODS = {  # target, sampler of n particles, tokens beside those of the answers
-    "best of N": ("product", lambda n: EntropicParticleFilter(n, DelayedSchedule(1.0), moments=False), 0),
-    "PF, multinomial": ("product", lambda n: ParticleFilter(n, Multinomial(), moments=False), 0),
+    "best of N": ("product", lambda n: EntropicParticleFilter(n, schedule=DelayedSchedule(1.0), moments=False), 0),
+    "PF, multinomial": ("product", lambda n: ParticleFilter(n, resampler=Multinomial(), moments=False), 0),
     "PF, systematic": ("product", lambda n: ParticleFilter(n, moments=False), 0),
-    "ePF": ("product", lambda n: EntropicParticleFilter(n, EssSchedule(), moments=False), 0),
+    "ePF": ("product", lambda n: EntropicParticleFilter(n, schedule=EssSchedule(), moments=False), 0),
     "ePF, look-ahead": (
-        "product", lambda n: EntropicParticleFilter(n, EssSchedule(), look_ahead=SCOUTED, moments=False), 1
+        "product", lambda n: EntropicParticleFilter(n, schedule=EssSchedule(), look_ahead=SCOUTED, moments=False), 1
     ),
     "PF, telescoping target": ("telescoping", lambda n: ParticleFilter(n, moments=False), 0),
     "no selection in the first half": (
-        "product", lambda n: EntropicParticleFilter(n, DelayedSchedule(0.5), moments=False), 0
+        "product", lambda n: EntropicParticleFilter(n, schedule=DelayedSchedule(0.5), moments=False), 0
     ),
 }  # fmt: skip
 

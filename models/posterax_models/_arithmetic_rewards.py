@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ._arithmetic import DECODER, NUM_OPS, A
 from ._weights import read_weights, weights_folder
 
+_NOISE = 977  # no token: another round, lest the noise of a first step be its prejudice again
 _EVIDENCE = 4.0  # logits: how sure a reward is of an answer that is complete
 
 
@@ -62,12 +63,12 @@ def arithmetic_reward(
     whole = look
     for i in range(2, tokens.shape[0]):
         whole = jnp.where(i < 2 * (step + 1), _hash(whole, tokens[i]), whole)
-    return kappa * (s * evidence + (1 - s) * bias * _normal(look) + noise * _normal(whole ^ jnp.uint32(0x9E3779B9)))
+    return kappa * (s * evidence + (1 - s) * bias * _normal(look) + noise * _normal(_hash(whole, _NOISE)))
 
 
-def _hash(state: Array, token: Array) -> Array:
+def _hash(state: Array, token: Array | int) -> Array:
     """One round of a 32-bit mixer (Wellons' lowbias32)."""
-    x = (state ^ token.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B)) + jnp.uint32(0x9E3779B9)
+    x = (state ^ jnp.asarray(token, jnp.uint32) * jnp.uint32(0x85EBCA6B)) + jnp.uint32(0x9E3779B9)
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -199,5 +199,10 @@ def posterax_demos():
             "particles",
             target="posterax_particles._demo:filters",
             summary="The level of the Nile by particle filters, and two modes by tempering.",
-        )
+        ),
+        DemoSpec(
+            "language",
+            target="posterax_particles._demo_language:language",
+            summary="Particle filters over the texts of a small language model.",
+        ),
     ]

@@ -83,7 +83,4 @@ if __name__ == "__main__":
     program, _, batch = sys.argv[1].rpartition("-")
     _serve.serve(lambda: {"ours": ours, "transformers": transformers}[program](int(batch)))
 else:
-    import _race
-
-    _race._ENVIRONMENTS.setdefault("transformers", ("transformers==5.23.0", "torch==2.13.0"))
     MEASURES = tuple(_speed(batch) for batch in _BATCHES)

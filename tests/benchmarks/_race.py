@@ -20,6 +20,8 @@ _ENVIRONMENTS = {
     "gpjax-tinygp": ("gpjax==1.0.0", "tinygp==0.3.1", "jax==0.10.2"),
     "particles": ("particles==0.4", "numpy<2"),
     "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
+    "transformers": ("transformers==5.23.0", "torch==2.13.0"),
+    "its-hub": ("its-hub[lm]==1.2.0",),
 }
 
 

@@ -59,7 +59,7 @@ def methods() -> dict[str, Method]:
         return lambda num: ParticleFilter(num, moments=False, **settings)
 
     def annealed(schedule, **settings):
-        return lambda num: EntropicParticleFilter(num, schedule, moments=False, **settings)
+        return lambda num: EntropicParticleFilter(num, schedule=schedule, moments=False, **settings)
 
     product, telescoping = "product", "telescoping"
     never, late = DelayedSchedule(1.0), DelayedSchedule(0.5)

@@ -18,6 +18,9 @@ TINY = {
     "08_nile_by_particles.py": ["--particles", "200"],
     "09_stochastic_volatility.py": ["--days", "40", "--draws", "60"],
     "10_tempered_evidence.py": ["--particles", "100"],
+    "11_reasoning_accuracy.py": ["--problems", "4", "--particles", "2"],
+    "12_premature_exploitation.py": ["--problems", "4", "--particles", "4"],
+    "13_local_server.py": ["--problems", "1", "--particles", "2"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -38,6 +41,8 @@ SLOW = {
     "07_nngp_uci.py",
     "09_stochastic_volatility.py",
     "10_tempered_evidence.py",
+    "11_reasoning_accuracy.py",
+    "12_premature_exploitation.py",
 }  # half a minute each, nearly all of it compilation
 
 
@@ -73,6 +78,7 @@ for record in plugins():
 """
     assert set(run([sys.executable, "-c", code], tmp_path).split()) == {
         "eight-schools",
+        "language",
         "nile",
         "particles",
         "wide-networks",

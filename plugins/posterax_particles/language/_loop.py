@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_THREAD = "posterax-language"
 _lock = threading.Lock()
 _running: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork takes no thread along
 
@@ -18,7 +19,7 @@ def loop() -> asyncio.AbstractEventLoop:
         found = _running.get(os.getpid())
         if found is None or found.is_closed():
             found = asyncio.new_event_loop()
-            threading.Thread(target=found.run_forever, name="posterax-language", daemon=True).start()
+            threading.Thread(target=found.run_forever, name=_THREAD, daemon=True).start()
             _running[os.getpid()] = found
         return found
 
@@ -30,6 +31,9 @@ def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
 
     - `timeout`: seconds, after which the work is cancelled and `TimeoutError` raised.
     """
+    if threading.current_thread().name == _THREAD:
+        work.close()
+        raise RuntimeError("This was called from within a run, whose thread would wait for itself. Use `await` there.")
     future = asyncio.run_coroutine_threadsafe(work, loop())
     try:
         return future.result(timeout)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ._ends import StepEnd
 from ._ledger import Ledger
+from ._loop import run
 from ._prefix import Prefix, Step
 
 
@@ -31,6 +32,10 @@ class LanguageModel(abc.ABC):
     async def aclose(self) -> None:
         """Lets go of connections; the model can be used again."""
         return
+
+    def close(self) -> None:
+        """`aclose` for scripts and notebooks."""
+        run(self.aclose())
 
 
 class CallableModel(LanguageModel):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from posterax import PosteraxError
 
 from ._ledger import Ledger
+from ._loop import run
 from ._prefix import Prefix
 
 SCALES = ("probability", "logit", "log")
@@ -39,6 +40,10 @@ class Reward(abc.ABC):
     async def aclose(self) -> None:
         """Lets go of connections; the reward can be used again."""
         return
+
+    def close(self) -> None:
+        """`aclose` for scripts and notebooks."""
+        run(self.aclose())
 
 
 class CallableReward(Reward):

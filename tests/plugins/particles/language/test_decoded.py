@@ -85,10 +85,10 @@ def estimates(sampler, model, target):
 CASES = {
     "plain": ParticleFilter(NUM, moments=False),
     "by ESS": ParticleFilter(NUM, moments=False, when=EssBelow(0.6)),
-    "annealed, residual": EntropicParticleFilter(NUM, EAGER, "residual", moments=False),
-    "delayed, residual": EntropicParticleFilter(NUM, DelayedSchedule(), "residual", moments=False),
+    "annealed, residual": EntropicParticleFilter(NUM, schedule=EAGER, correction="residual", moments=False),
+    "delayed, residual": EntropicParticleFilter(NUM, schedule=DelayedSchedule(), correction="residual", moments=False),
     "look-ahead": ParticleFilter(NUM, moments=False, look_ahead=LookAhead(1)),
-    "annealed": EntropicParticleFilter(NUM, EAGER, moments=False),
+    "annealed": EntropicParticleFilter(NUM, schedule=EAGER, moments=False),
 }
 
 

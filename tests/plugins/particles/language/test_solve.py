@@ -313,6 +313,14 @@ def test_inside_a_running_loop():
     assert asyncio.run(notebook()).stopped == "complete"
 
 
+def test_a_run_within_a_run_is_refused_in_words():
+    inner = problem()
+    task = problem(model=CallableModel(lambda p, s: str(solve(StepFilter(2), inner, key=KEY))))
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        solve(StepFilter(2), task, key=KEY)
+    task.model.close()
+
+
 def test_draws_for_arviz():
     found = solve(StepFilter(6), problem(), key=KEY)
     tree = found.to_datatree(key=KEY)
