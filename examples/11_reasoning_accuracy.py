@@ -51,7 +51,8 @@ def solved(sampler, target, decoder, problems, kappa, key):
         found = filter_tokens(sampler, model, key=jr.fold_in(key, number))
         return found.tokens[jnp.argmax(found.log_potentials), -1] == answer
 
-    size = max(1, 1024 // sampler.num_particles)
+    num = len(prompts)  # in equal parts: a smaller last one would be compiled for itself
+    size = next(size for size in range(max(1, 1024 // sampler.num_particles), 0, -1) if num % size == 0)
     return jax.lax.map(one, (prompts, answers, live, values, jnp.arange(len(prompts))), batch_size=size)
 
 

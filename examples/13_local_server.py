@@ -34,6 +34,7 @@ from posterax_particles.language import (
     Reasoning,
     StepFilter,
     WeightedVote,
+    Written,
     generate,
     solve,
 )
@@ -119,7 +120,7 @@ def reward_of(made, number: int) -> CallableReward:
     def score(prefix) -> float:
         tokens = np.zeros(2 * NUM_STEPS, np.int32)
         tokens[: len(prefix.text)] = arithmetic_tokens(prefix.text)
-        return float(reward(jnp.asarray(tokens), jnp.asarray(len(prefix) - 1), None))
+        return float(reward(Written(jnp.asarray(tokens), jnp.asarray(len(prefix) - 1), None, None)))
 
     return CallableReward(score, scale="logit")
 

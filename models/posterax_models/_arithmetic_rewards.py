@@ -90,16 +90,18 @@ class ArithmeticReward(eqx.Module):
     number: Int[Array, ""]
     kappa: Float[Array, ""]
 
-    def __call__(self, tokens, step, hidden):
-        """The logit, which is the log of the odds."""
-        del hidden
-        return arithmetic_reward(tokens, step, self.live, self.values, self.number, kappa=self.kappa)
+    def __call__(self, written):
+        """The logit, which is the log of the odds; `written` has `tokens` and the number of the last `step`."""
+        return arithmetic_reward(written.tokens, written.step, self.live, self.values, self.number, kappa=self.kappa)
 
 
 class Probe(eqx.Module):
-    """A learned reward: a small network on the language model's last hidden state and the number of the step.
+    """A learned reward: a small network on what the language model knows of its own text.
 
-    - `sharpness`: its logits are multiplied by that; 1 as trained.
+    It sees the last hidden state, the number of the step, and the log-probabilities of the tokens drawn: their sum, the
+    least, and the last.
+
+    - `sharpness`: its logits are multiplied by that: 1 as trained, more for one that is too sure of itself.
     """
 
     network: eqx.nn.MLP
@@ -108,19 +110,21 @@ class Probe(eqx.Module):
     @classmethod
     def init(cls, *, key: PRNGKeyArray) -> "Probe":
         """A random start for training."""
-        inputs = DECODER.hidden_size + NUM_OPS + 1
+        inputs = DECODER.hidden_size + NUM_OPS + 1 + 3
         return cls(eqx.nn.MLP(inputs, "scalar", 64, 1, jax.nn.silu, key=key), jnp.ones(()))
 
-    def __call__(self, tokens, step, hidden):
-        """The logit."""
-        del tokens
-        size = jnp.sqrt(jnp.mean(hidden**2) + 1e-6)
-        return self.sharpness * self.network(jnp.concatenate([hidden / size, jax.nn.one_hot(step, NUM_OPS + 1)]))
+    def __call__(self, written):
+        """The logit; `written` has `hidden`, `step` and `log_probs`."""
+        state = written.hidden / jnp.sqrt(jnp.mean(written.hidden**2) + 1e-6)
+        drawn = written.log_probs
+        told = jnp.stack([jnp.sum(drawn) / 10, jnp.min(drawn), drawn[2 * written.step + 1]])
+        return self.sharpness * self.network(jnp.concatenate([state, jax.nn.one_hot(written.step, NUM_OPS + 1), told]))
 
 
-def arithmetic_probe() -> Probe:
-    """The probe with its shipped weights: trained on few rollouts, and surer of itself than it should be.
+def arithmetic_probe(sharpness: float = 3.0) -> Probe:
+    """The probe with its shipped weights: trained on few rollouts, then sharpened, so that it is too sure of itself.
 
     `models/training/arithmetic_probe.py` has trained it; `weights/arithmetic_probe.json` is its card.
     """
-    return read_weights(weights_folder() / "arithmetic_probe.posterax", Probe.init(key=jr.key(0)))
+    probe = read_weights(weights_folder() / "arithmetic_probe.posterax", Probe.init(key=jr.key(0)))
+    return eqx.tree_at(lambda p: p.sharpness, probe, jnp.asarray(sharpness))

@@ -13,7 +13,7 @@ from posterax_models import ArithmeticReward, Decoder, DecoderConfig, arithmetic
 
 from ._filter import EntropicParticleFilter, ParticleFilter
 from ._schedules import DelayedSchedule, EssSchedule
-from .language import DecodedSteps, filter_tokens
+from .language import DecodedSteps, Written, filter_tokens
 
 _LETTERS, _LENGTH = 4, 4
 _RUNS = 500
@@ -25,9 +25,10 @@ class _Table(eqx.Module):
 
     values: Array
 
-    def __call__(self, tokens, step, hidden):
+    def __call__(self, written):
         place = jnp.arange(_LENGTH)
-        return self.values[step, jnp.sum(jnp.where(place <= step, tokens * _LETTERS**place, 0))]
+        seen = jnp.where(place <= written.step, written.tokens * _LETTERS**place, 0)
+        return self.values[written.step, jnp.sum(seen)]
 
 
 def language(report: Any) -> None:
@@ -74,7 +75,8 @@ def _evidence(model: DecodedSteps) -> float:
     def mass(text):
         logits = model.decoder(jnp.concatenate([model.prompt, text]))[model.prompt.size - 1 : -1]
         chance = jnp.sum(jax.nn.log_softmax(logits)[steps, text])
-        return chance + jnp.sum(jax.vmap(lambda t: model.log_potential_of(text, t, jnp.zeros(())))(steps))
+        told = jax.vmap(lambda t: model.log_potential_of(Written(text, t, jnp.zeros(0), jnp.zeros(0))))(steps)
+        return chance + jnp.sum(told)
 
     return float(jax.nn.logsumexp(jax.vmap(mass)(texts)))
 

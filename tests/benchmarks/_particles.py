@@ -3,6 +3,8 @@
 import statistics
 import time
 
+import _decoder_speed
+import _its_hub
 import _particles_peers
 import _serve
 from _particles_peers import DECAY, NOISE_SD, STEP_SD, N, T
@@ -82,6 +84,8 @@ MEASURES = (
     _speed("speed-naive", None, "a naive lax.scan with searchsorted", "naive"),
     _speed("speed-blackjax", "blackjax", "BlackJAX 1.7.1's systematic resampling in that loop", "blackjax"),
     million,
+    *_decoder_speed.MEASURES,
+    *_its_hub.MEASURES,
 )
 
 if __name__ == "__main__":

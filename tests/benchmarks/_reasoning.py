@@ -18,6 +18,7 @@ NUM_PROBLEMS, SEEDS = 500, 5
 PROBLEM_SEED = 77  # the language model has seen seeds 1 and 2, the probe 3
 TOKENS_PER_STEP = 2
 REWARDS = ("1/4", "1", "4", "learned")
+KAPPA = {"1/4": 0.25, "1": 1.0, "4": 4.0}
 MAIN = ("BoN", "PF", "PF systematic", "ePF")
 SIZES = (2, 4, 8, 16, 32, 64)
 BATCH = 1024  # particles at a time
@@ -107,7 +108,7 @@ def _program():
     import jax
     import jax.numpy as jnp
     import jax.random as jr
-    from posterax_models import ArithmeticReward
+    from posterax_models import ArithmeticReward, Probe
     from posterax_particles.language import DecodedSteps, TokenPopulation, filter_tokens
 
     def beam(model, num, key):
@@ -123,14 +124,24 @@ def _program():
         nothing = jnp.zeros(num)
         return TokenPopulation(x["tokens"], nothing, x["log_psi"], jnp.zeros(()), {})
 
+    class Either(eqx.Module):
+        """Either reward, so that one program serves both."""
+
+        dial: ArithmeticReward
+        probe: Probe
+        learned: jax.Array
+
+        def __call__(self, written):
+            return jnp.where(self.learned, self.probe(written), self.dial(written))
+
     @eqx.filter_jit
-    def program(sampler, num, target, decoder, problems, probe, kappa, key):
+    def program(sampler, num, target, decoder, problems, probe, kappa, learned, key):
         prompts, answers, live, values, numbers = problems
         steps = values.shape[-1] + 1
 
         def one(problem):
             prompt, answer, live, values, number = problem
-            reward = ArithmeticReward(live, values, number, kappa) if probe is None else probe
+            reward = Either(ArithmeticReward(live, values, number, kappa), probe, learned)
             model = DecodedSteps(decoder, prompt, reward, steps, TOKENS_PER_STEP, target)
             own = jr.fold_in(key, number)
             found = beam(model, num, own) if sampler == "beam" else filter_tokens(sampler, model, key=own)
@@ -141,7 +152,7 @@ def _program():
             chosen = [last[jnp.argmax(psi)] if v is None else jnp.argmax(v) for v in votes.values()]
             return jnp.stack(chosen) == answer, told
 
-        size = max(1, BATCH // num)
+        size = next(size for size in range(max(1, BATCH // num), 0, -1) if len(prompts) % size == 0)
         return jax.lax.map(one, (prompts, answers, live, values, numbers), batch_size=size)
 
     return program
@@ -156,12 +167,12 @@ def run(method: str, num: int, reward: str, seed: int, problems: Any = None) -> 
     spec = methods()[method]
     made, decoder = task() if problems is None else (problems, task()[1])
     arrays = [made.prompts, made.answers, made.live, made.values, np.arange(len(made))]
-    probe = arithmetic_probe() if reward == "learned" else None
-    kappa = jnp.asarray(1.0 if probe is not None else eval(reward, {}))
+    learned, kappa = reward == "learned", KAPPA.get(reward, 1.0)
     sampler = spec.make if spec.make == "beam" else spec.make(num)
     chosen, told = _program()(
-        sampler, num, spec.target, decoder, [jnp.asarray(a, jnp.int32) for a in arrays], probe, kappa, jr.key(seed)
-    )
+        sampler, num, spec.target, decoder, [jnp.asarray(a, jnp.int32) for a in arrays], arithmetic_probe(),
+        jnp.asarray(kappa), jnp.asarray(learned), jr.key(seed),
+    )  # fmt: skip
     column = ("best", "majority", "vote").index(spec.choose)
     return np.asarray(chosen)[:, column], {name: np.asarray(rows, float).mean(axis=0) for name, rows in told.items()}
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._choose import WeightedVote as WeightedVote
     from ._decoded import DecodedSteps as DecodedSteps
     from ._decoded import TokenPopulation as TokenPopulation
+    from ._decoded import Written as Written
     from ._decoded import filter_tokens as filter_tokens
     from ._ends import AfterTokens as AfterTokens
     from ._ends import AtMatch as AtMatch
@@ -60,7 +61,7 @@ _HOMES = {
     "_baselines": ("BeamSearch", "BestOfN", "SelfConsistency"),
     "_capabilities": ("Capabilities",),
     "_choose": ("ArgMax", "Majority", "Sample", "Selector", "WeightedVote"),
-    "_decoded": ("DecodedSteps", "TokenPopulation", "filter_tokens"),
+    "_decoded": ("DecodedSteps", "TokenPopulation", "Written", "filter_tokens"),
     "_ends": ("AfterTokens", "AtMatch", "AtString", "AtToken", "StepEnd", "When"),
     "_filter": ("StepFilter",),
     "_generate": ("Generated", "PrefixCache", "generate"),

@@ -1,7 +1,7 @@
 """Language models inside JAX whose steps have a fixed number of tokens: their filters are jitted as a whole."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,6 +14,21 @@ from .._feynman_kac import FeynmanKac
 from .._filter import FilterState, _Filter
 
 
+class Written(NamedTuple):
+    """A text that is to be weighed.
+
+    - `tokens`: `(max_steps * tokens_per_step,)`, zeros where nothing has been written.
+    - `step`: number of the last step, from 0.
+    - `hidden`: the decoder's last hidden state.
+    - `log_probs`: of each token under the law that it was drawn from, in nats; zeros where nothing has been written.
+    """
+
+    tokens: Int[Array, " length"]
+    step: Int[Array, ""]
+    hidden: Float[Array, " hidden"]
+    log_probs: Float[Array, " length"]
+
+
 class DecodedSteps(FeynmanKac):
     r"""A `Decoder` that continues a prompt, `tokens_per_step` tokens at a step, as a Feynman-Kac model.
 
@@ -22,9 +37,8 @@ class DecodedSteps(FeynmanKac):
 
     - `decoder`: `decoder.unstacked()` where it is not so already.
     - `prompt`: `(p,)`, tokens.
-    - `log_potential_of`: gives $\log \psi_t$ for the tokens written, `(max_steps * tokens_per_step,)` with zeros to
-      come, the number of the last step, from 0, and the decoder's last hidden state. A PyTree that can be called, so
-      that its numbers may change without compiling again.
+    - `log_potential_of`: gives $\log \psi_t$ of what is `Written`: a PyTree that can be called, so that its numbers may
+      change without compiling again.
     - `max_steps`, `tokens_per_step`: of an answer; all have as many.
     - `target`: "product" or "telescoping", see `Reasoning`.
     - `temperature`: of the next-token law; positive.
@@ -32,7 +46,7 @@ class DecodedSteps(FeynmanKac):
 
     decoder: Decoder
     prompt: Int[Array, " p"]
-    log_potential_of: Callable[[Array, Array, Array], Array]
+    log_potential_of: Callable[[Written], Array]
     max_steps: int = eqx.field(static=True)
     tokens_per_step: int = eqx.field(static=True)
     target: str = eqx.field(static=True, default="product")
@@ -64,24 +78,29 @@ class DecodedSteps(FeynmanKac):
         logits, cache = self.decoder.extend(self.prompt, self.decoder.empty_cache(length), 0)
         again = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)), (logits[-1], cache))
         tokens = jnp.zeros((num, self.num_steps * self.tokens_per_step), jnp.int32)
+        log_probs = jnp.zeros(tokens.shape, again[0].dtype)
         logits, cache = again
-        return self._written(0, tokens, logits, cache, key) | {"lineage": jnp.arange(num)}
+        return self._written(0, tokens, log_probs, logits, cache, key) | {"lineage": jnp.arange(num)}
 
     def moves(self, t, before, *, key):
         """One step more of all particles."""
-        written = self._written(t, before["tokens"], before["logits"], before["cache"], key)
+        written = self._written(t, *(before[name] for name in ("tokens", "log_probs", "logits", "cache")), key)
         return written | {"lineage": before["lineage"]}
 
-    def _written(self, t, tokens, logits, cache, key):
+    def _written(self, t, tokens, log_probs, logits, cache, key):
         for j in range(self.tokens_per_step):
-            drawn = jr.categorical(jr.fold_in(key, j), logits / self.temperature, axis=-1).astype(jnp.int32)
+            law = jax.nn.log_softmax(logits / self.temperature)
+            drawn = jr.categorical(jr.fold_in(key, j), law, axis=-1).astype(jnp.int32)
+            log_prob = jnp.take_along_axis(law, drawn[:, None], axis=-1)
             place = t * self.tokens_per_step + j
             tokens = jax.lax.dynamic_update_slice_in_dim(tokens, drawn[:, None], place, 1)
+            log_probs = jax.lax.dynamic_update_slice_in_dim(log_probs, log_prob, place, 1)
             hidden, cache = self.decoder.read(drawn[:, None], cache, self.prompt.size + place)
             hidden = hidden[:, -1]
             logits = self.decoder.logits(hidden)
-        log_psi = jax.vmap(lambda text, state: self.log_potential_of(text, jnp.asarray(t), state))(tokens, hidden)
-        return {"tokens": tokens, "logits": logits, "cache": cache, "log_psi": log_psi}
+        written = Written(tokens, jnp.broadcast_to(t, len(tokens)), hidden, log_probs)
+        log_psi = jax.vmap(self.log_potential_of)(written)
+        return {"tokens": tokens, "log_probs": log_probs, "logits": logits, "cache": cache, "log_psi": log_psi}
 
     def log_start(self, x):
         """Log potential of the first step."""

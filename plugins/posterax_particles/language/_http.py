@@ -1,6 +1,7 @@
 """Requests to servers: bounded, timed, repeated with patience; and keys that are never shown."""
 
 import asyncio
+import functools
 import json
 import math
 import random
@@ -109,7 +110,7 @@ class Client:
             limit = self.timeout if left is None else min(self.timeout, left)
             try:
                 async with asyncio.timeout(limit):
-                    response = await client.request(method, self.url + path, json=body, headers=self.api_key.headers())
+                    response = await client.request(method, _parsed(self.url + path), json=body, headers=self.api_key.headers())
             except TimeoutError:
                 return None, _Trouble(f"no answer within {limit:.3g} s")
             except httpx.RequestError as error:
@@ -165,6 +166,7 @@ class Client:
                 limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
                 verify=self.url.startswith("https"),  # reading certificates takes a while, and http has none
                 trust_env=not self._local,  # no proxy stands between a machine and itself
+                transport=_plain_transport() if self._local and self.url.startswith("http:") else None,
             )
             self._open[loop] = client, asyncio.Semaphore(most)
         return self._open[loop]
@@ -178,6 +180,17 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in started]
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(address: str) -> Any:
+    return _httpx().URL(address)
+
+
+def _plain_transport() -> Any:
+    from ._transport import PlainTransport
+
+    return PlainTransport()
 
 
 def _httpx() -> Any:

@@ -18,7 +18,7 @@ from posterax_particles import (
     LookAhead,
     ParticleFilter,
 )
-from posterax_particles.language import DecodedSteps, filter_tokens
+from posterax_particles.language import DecodedSteps, Written, filter_tokens
 
 LETTERS, LENGTH = 4, 6
 RUNS, NUM = 3000, 16
@@ -30,9 +30,10 @@ class Table(eqx.Module):
 
     values: Array
 
-    def __call__(self, tokens, step, hidden):
+    def __call__(self, written):
         place = jnp.arange(LENGTH)
-        return self.values[step, jnp.sum(jnp.where(place <= step, tokens * LETTERS**place, 0))]
+        seen = jnp.where(place <= written.step, written.tokens * LETTERS**place, 0)
+        return self.values[written.step, jnp.sum(seen)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def law(model):
     log_p = np.asarray(jax.vmap(chance)(texts), float)
     steps = jnp.arange(LENGTH)
     psi = np.asarray(
-        jax.vmap(lambda text: jax.vmap(lambda t: model.log_potential_of(text, t, None))(steps))(texts), float
+        jax.vmap(lambda text: jax.vmap(lambda t: model.log_potential_of(Written(text, t, None, None)))(steps))(texts),
+        float,
     )
     number = np.asarray(texts) @ LETTERS ** np.arange(LENGTH)
     laws = {}

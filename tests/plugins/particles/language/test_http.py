@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import email.utils
+import gzip
+import json
 import logging
 import pickle
 import sys
@@ -25,6 +27,14 @@ def client(url, **settings):
 
 def asked(user, body=BODY, **settings):
     return finished(user, user.request("/completions", body, **settings))
+
+
+@pytest.fixture(params=["plain", "httpx"], autouse=True)
+def transport(request, monkeypatch):
+    """Loopback addresses go over plain sockets, all others over httpx's own."""
+    if request.param == "httpx":
+        monkeypatch.setattr("posterax_particles.language._http._plain_transport", lambda: None)
+    return request.param
 
 
 def without_choices(reply):
@@ -141,6 +151,59 @@ def test_a_reply_that_trickles_is_cut_off_in_total():
     asyncio.run(main())
 
 
+def answers(*parts, ends=False):
+    """The reply and the number of connections, of two requests to a server that says this to each."""
+
+    async def served(reader, writer):
+        connections.append(asyncio.current_task())
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+                for part in parts:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+                if ends:
+                    break
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    connections: list[asyncio.Task] = []
+
+    async def main():
+        server = await asyncio.start_server(served, "127.0.0.1", 0)
+        user = client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", retries=1)
+        try:
+            return [await user.request("/x", BODY) for _ in range(2)], len(connections)
+        finally:
+            await user.aclose()
+            server.close()
+            await asyncio.gather(*connections)
+
+    return asyncio.run(main())
+
+
+def test_replies_of_every_form_are_read():
+    said = b'{"choices": [1, 2, 3]}'
+    packed, told = gzip.compress(said), json.loads(said)
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in (said[:5], said[5:])]
+    ok = b"HTTP/1.1 200 OK\r\n"
+    assert answers(ok + b"Content-Length: 22\r\n\r\n", said) == ([told] * 2, 1)
+    assert answers(ok + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n") == ([told] * 2, 1)
+    assert answers(b"HTTP/1.1 100 Continue\r\n\r\n", ok + b"Content-Length: 22\r\n\r\n" + said) == ([told] * 2, 1)
+    length = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    assert answers(ok + length + packed) == ([told] * 2, 1)
+    assert answers(ok + b"\r\n" + said, ends=True) == ([told] * 2, 2)
+    assert answers(ok + b"Connection: close\r\nContent-Length: 22\r\n\r\n" + said, ends=True) == ([told] * 2, 2)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"SSH-2.0 hello\r\n\r\n"])
+def test_what_is_no_reply_is_a_broken_connection(said):
+    with pytest.raises(ServerError, match=r"in 2 tries; the last one: RemoteProtocolError"):
+        answers(said, ends=True)
+
+
 def test_a_dead_server_is_named_with_the_number_of_tries_and_the_cure():
     url = dead_url()
     with pytest.raises(
@@ -249,7 +312,7 @@ def test_a_cancelled_request_leaves_nothing_behind():
         finished(user, cancelled())
 
 
-def test_the_key_is_shown_nowhere(caplog, monkeypatch):
+def test_the_key_is_shown_nowhere(transport, caplog, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     key = Secret(None, "OPENAI_API_KEY")
     with caplog.at_level(logging.DEBUG), Server(key=KEY, faults=schedule("500", "400")) as server:
@@ -260,7 +323,7 @@ def test_the_key_is_shown_nowhere(caplog, monkeypatch):
             asked(client(strict.url, api_key=key))
         assert server.log[0].headers["authorization"] == f"Bearer {KEY}"
     logged = "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
-    assert any(record.name.startswith("httpcore") for record in caplog.records)
+    assert any(record.name.startswith("httpx" if transport == "plain" else "httpcore") for record in caplog.records)
     shown = [logged, repr(key), repr(user), repr(vars(user)), *map(repr, (caught.value, refused.value))]
     assert not any(KEY in text for text in shown)
     assert KEY.encode() not in pickle.dumps(user)
