@@ -1,6 +1,6 @@
 """Accuracy against tokens on a synthetic reasoning task: particle filters, ePF, and the plain ways to beat them.
 
-python examples/11_reasoning_accuracy.py [--problems 200] [--particles 2 4 8 16 32] [--output examples-output]
+python examples/11_reasoning_accuracy.py [--problems 200] [--particles 2 8 32] [--output examples-output]
 
 A small language model, trained in this repository, solves chains of arithmetic with a dead end that shows late. The
 reward is made overconfident by a dial, kappa. Everything runs inside one jitted program per method and size.
@@ -88,6 +88,6 @@ def main(problems: int, particles: list[int], output: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--particles", type=int, nargs="+", default=[2, 4, 8, 16, 32])
+    parser.add_argument("--particles", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--output", type=Path, default=Path("examples-output"))
     main(**vars(parser.parse_args()))

@@ -88,7 +88,8 @@ class DecodedSteps(FeynmanKac):
         return written | {"lineage": before["lineage"]}
 
     def _written(self, t, tokens, log_probs, logits, cache, key):
-        for j in range(self.tokens_per_step):
+        def one(j, carry):  # a loop, so that one token is compiled and not each of a step
+            tokens, log_probs, logits, cache, _ = carry
             law = jax.nn.log_softmax(logits / self.temperature)
             drawn = jr.categorical(jr.fold_in(key, j), law, axis=-1).astype(jnp.int32)
             log_prob = jnp.take_along_axis(law, drawn[:, None], axis=-1)
@@ -96,8 +97,11 @@ class DecodedSteps(FeynmanKac):
             tokens = jax.lax.dynamic_update_slice_in_dim(tokens, drawn[:, None], place, 1)
             log_probs = jax.lax.dynamic_update_slice_in_dim(log_probs, log_prob, place, 1)
             hidden, cache = self.decoder.read(drawn[:, None], cache, self.prompt.size + place)
-            hidden = hidden[:, -1]
-            logits = self.decoder.logits(hidden)
+            return tokens, log_probs, self.decoder.logits(hidden[:, -1]), cache, hidden[:, -1]
+
+        hidden = jnp.zeros((len(tokens), self.decoder.config.hidden_size), logits.dtype)
+        carry = (tokens, log_probs, logits, cache, hidden)
+        tokens, log_probs, logits, cache, hidden = jax.lax.fori_loop(0, self.tokens_per_step, one, carry)
         written = Written(tokens, jnp.broadcast_to(t, len(tokens)), hidden, log_probs)
         log_psi = jax.vmap(self.log_potential_of)(written)
         return {"tokens": tokens, "log_probs": log_probs, "logits": logits, "cache": cache, "log_psi": log_psi}
