@@ -45,7 +45,11 @@ def foretold(model, seen):
     steps = jnp.arange(hidden.shape[1])
 
     def one(step, state, drawn):
-        return model(Written(None, step, state, jnp.where(jnp.arange(drawn.size) < 2 * (step + 1), drawn, 0.0)))
+        return model(
+            Written(
+                jnp.zeros(drawn.size, int), step, state, jnp.where(jnp.arange(drawn.size) < 2 * (step + 1), drawn, 0.0)
+            )
+        )
 
     return jax.vmap(lambda states, drawn: jax.vmap(one, (0, 0, None))(steps, states, drawn))(hidden, log_probs)
 

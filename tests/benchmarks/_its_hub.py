@@ -23,7 +23,7 @@ _NAMES = ("ours", "its-hub")
 def program(num: int, port: int):
     """One run of N particles; it gives each one's number of steps."""
     import jax.random as jr
-    from _its_hub_server import END, PROMPT, TOKENS
+    from _its_hub_server import END, PROMPT
     from posterax.weights import Multinomial
     from posterax_particles.language import Capabilities, HTTPReward, OpenAIModel, Reasoning, StepFilter, solve
 
@@ -37,7 +37,7 @@ def program(num: int, port: int):
         number += 1
         found = solve(method, problem, key=jr.key(number))
         if found.stopped != "complete" or found.spent.retries:
-            raise RuntimeError(f"{found.stopped}, {found.spent.retries} retries, {TOKENS} tokens a step")
+            raise RuntimeError(f"{found.stopped}, with {found.spent.retries} retries")
         return np.array([len(particle) for particle in found.particles])
 
     return once
@@ -98,8 +98,9 @@ def _check(child: Child, num: int, log: _Log) -> None:
     from _its_hub_server import STEPS
 
     if not child.value == num * STEPS or not log.steps == log.scores == STEPS:
-        said = f"{log.steps} steps on the server, {log.scores} requests of scores"
-        raise RuntimeError(f"{child.label}, {num} particles: {child.value:.0f} steps, {said}")
+        raise RuntimeError(
+            f"{child.label}, {num} particles: {child.value:.0f} steps; the server saw {log.steps}, {log.scores} scored"
+        )
 
 
 @rows("hub-tokens", "hub-requests", "hub-time", "hub-critical-path")

@@ -6,6 +6,7 @@ import warnings
 
 import aiohttp
 import numpy as np
+from _its_hub_server import END, PROMPT, STEP
 from _serve import serve
 from its_hub import OpenAICompatibleLanguageModel, StepGeneration
 from its_hub.api import AbstractProcessRewardModel
@@ -40,15 +41,15 @@ class Scorer(AbstractProcessRewardModel):
 def program(num: int, port: int):
     """One run of N particles; it gives each one's number of steps."""
     warnings.simplefilter("ignore", DeprecationWarning)
-    root, ends = f"http://127.0.0.1:{port}", ["\n\n"]
+    root = f"http://127.0.0.1:{port}"
     model = OpenAICompatibleLanguageModel(f"{root}/v1", "none", "scripted", max_concurrency=CONCURRENCY)
     scorer = Scorer(f"{root}/score")
-    steps = StepGeneration(40, ends, stop_token="END", temperature=0.8, include_stop_str_in_output=True)
+    steps = StepGeneration(40, [STEP], stop_token=END, temperature=0.8, include_stop_str_in_output=True)
     method = ParticleFiltering(steps, scorer)
 
     async def whole():
         try:
-            return await method.ainfer(model, "What is there to be said?", num, return_response_only=False)
+            return await method.ainfer(model, PROMPT, num, return_response_only=False)
         finally:
             await scorer.close()
 

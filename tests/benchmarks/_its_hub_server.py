@@ -21,16 +21,17 @@ TOKEN, SLOWEST, SCORING = 0.01, 1.5, 0.05  # seconds a token, the slowest partic
 END = "END"
 PROMPT = "What is there to be said?"
 server = load(ROOT / "tests" / "plugins" / "particles" / "language" / "server.py")
+STEP = server.STEP
 
 
 def written(prompt: str, text: str, choice: str) -> str | None:
     """The next token of an answer of equal steps."""
-    done, tail = text.count(server.STEP), text.rpartition(server.STEP)[2]
+    done, tail = text.count(STEP), text.rpartition(STEP)[2]
     if tail.endswith(END):
         return None
     if len(tail.split()) < TOKENS - 1:
         return f" w{server.draw(prompt, text, choice) % 100}"
-    return server.STEP if done < STEPS - 1 else f" {END}"
+    return STEP if done < STEPS - 1 else f" {END}"
 
 
 @dataclass
@@ -39,22 +40,21 @@ class Paced(server.Server):
 
     def begin(self, num: int) -> list[dict]:
         """Empties the log, and gives what it was."""
-        log = [] if not hasattr(self, "log") else self.log[:]
-        told = [self._told(entry) for entry in log]
-        del self.log[: len(log)]
+        told = [self._told(entry) for entry in self.log]
+        self.log.clear()
         self._num, self._come = num, Counter()
         return told
 
     def _told(self, entry) -> dict:
         kind = "step" if entry.path.endswith("/completions") else "score"
-        step = self._prompt(entry.body, True)[1].count(server.STEP) if kind == "step" else None
+        step = self._prompt(entry.body, True)[1].count(STEP) if kind == "step" else None
         return {
             "kind": kind, "step": step, "n": entry.n, "tokens": entry.tokens, "received": entry.received,
             "answered": entry.answered,
         }  # fmt: skip
 
     async def _completions(self, entry):
-        step = self._prompt(entry.body, True)[1].count(server.STEP)
+        step = self._prompt(entry.body, True)[1].count(STEP)
         paces = random.Random(step).sample(range(self._num), self._num)
         first, num = self._come[step], entry.body.get("n", 1)
         self._come[step] += num

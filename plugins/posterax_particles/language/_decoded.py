@@ -84,7 +84,8 @@ class DecodedSteps(FeynmanKac):
 
     def moves(self, t, before, *, key):
         """One step more of all particles."""
-        written = self._written(t, *(before[name] for name in ("tokens", "log_probs", "logits", "cache")), key)
+        tokens, log_probs, logits, cache = (before[name] for name in ("tokens", "log_probs", "logits", "cache"))
+        written = self._written(t, tokens, log_probs, logits, cache, key)
         return written | {"lineage": before["lineage"]}
 
     def _written(self, t, tokens, log_probs, logits, cache, key):

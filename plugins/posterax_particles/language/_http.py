@@ -110,7 +110,9 @@ class Client:
             limit = self.timeout if left is None else min(self.timeout, left)
             try:
                 async with asyncio.timeout(limit):
-                    response = await client.request(method, _parsed(self.url + path), json=body, headers=self.api_key.headers())
+                    response = await client.request(
+                        method, _parsed(self.url + path), json=body, headers=self.api_key.headers()
+                    )
             except TimeoutError:
                 return None, _Trouble(f"no answer within {limit:.3g} s")
             except httpx.RequestError as error:
@@ -160,15 +162,8 @@ class Client:
     def _opened(self) -> tuple[Any, asyncio.Semaphore]:
         loop = asyncio.get_running_loop()
         if loop not in self._open:
-            httpx, most = _httpx(), self.max_concurrency
-            client = httpx.AsyncClient(
-                timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout), pool=None),
-                limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-                verify=self.url.startswith("https"),  # reading certificates takes a while, and http has none
-                trust_env=not self._local,  # no proxy stands between a machine and itself
-                transport=_plain_transport() if self._local and self.url.startswith("http:") else None,
-            )
-            self._open[loop] = client, asyncio.Semaphore(most)
+            client = (_plain_client if self._local and self.url.startswith("http:") else _httpx_client)(self)
+            self._open[loop] = client, asyncio.Semaphore(self.max_concurrency)
         return self._open[loop]
 
 
@@ -187,10 +182,20 @@ def _parsed(address: str) -> Any:
     return _httpx().URL(address)
 
 
-def _plain_transport() -> Any:
-    from ._transport import PlainTransport
+def _plain_client(client: Client) -> Any:
+    from ._plain import PlainClient
 
-    return PlainTransport()
+    return PlainClient(min(10.0, client.timeout))
+
+
+def _httpx_client(client: Client) -> Any:
+    httpx, most = _httpx(), client.max_concurrency
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(client.timeout, connect=min(10.0, client.timeout), pool=None),
+        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+        verify=client.url.startswith("https"),  # reading certificates takes a while, and http has none
+        trust_env=not client._local,  # no proxy stands between a machine and itself
+    )
 
 
 def _httpx() -> Any:

@@ -30,7 +30,7 @@ def masses(method, target, runs=RUNS, seed=0):
 
 def worst(found, exact):
     """The greatest departure from the exact law, in standard errors, of texts that are met often enough."""
-    often = (found > 0).sum(axis=0) >= 25
+    often = (found > 0).sum(axis=0) >= 100
     error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
     return np.abs((found.mean(axis=0) - exact)[often] / error[often]).max()
 

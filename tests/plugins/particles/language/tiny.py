@@ -13,12 +13,12 @@ def _numbers(kind: str, text: str) -> np.random.Generator:
 
 def next_letter(text: str) -> np.ndarray:
     """Chances of a, b and the end."""
-    return _numbers("p", text).dirichlet([1.0, 1.0, 0.5])
+    return _numbers("p", text).dirichlet([6.0, 6.0, 3.0])
 
 
 def reward(text: str) -> float:
-    """Between 0.1 and 0.9."""
-    return float(_numbers("r", text).uniform(0.1, 0.9))
+    """Between 0.3 and 0.75."""
+    return float(_numbers("r", text).uniform(0.3, 0.75))
 
 
 def written(prefix, seed: int) -> str:
