@@ -65,17 +65,20 @@ def test_masses_of_texts_are_unbiased(target, name):
 
 @pytest.mark.slow
 def test_annealing_without_correction_is_found_biased_and_gives_no_evidence():
-    found, constants, exact = masses(StepFilter(8, finished="absorb", schedule=EAGER), "product")
+    found, constants, exact = masses(StepFilter(8, finished="absorb", schedule=EAGER), "product", runs=2400)
     assert (constants == 1).all()
-    assert worst(found, exact) > 8
+    assert worst(found, exact) > 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["product", "telescoping"])
 def test_particle_gibbs_tends_to_the_exact_law(target):
-    # Twelve sweeps after a burn-in of four, from 3 particles: a filter of 3 alone is far off, see below.
-    found, _, exact = masses(StepGibbs(3, 16, burn=4), target, runs=200)
-    assert 0.5 * np.abs(found.mean(axis=0) - exact).sum() < 0.04
-    alone, _, _ = masses(StepFilter(3), target, runs=200)
-    alone = alone / alone.sum(axis=1, keepdims=True)
-    assert 0.5 * np.abs(alone.mean(axis=0) - exact).sum() > 0.06
+    # Eight sweeps after a burn-in of six, from 3 particles, in 300 independent chains: 4.5 standard errors as above.
+    found, _, exact = masses(StepGibbs(3, 14, burn=6), target, runs=300)
+    assert worst(found, exact) < 4.5
+
+
+@pytest.mark.slow
+def test_so_few_particles_alone_are_found_biased():
+    found, _, exact = masses(StepFilter(3), "product", runs=2400)
+    assert worst(found, exact) > 6
