@@ -6,6 +6,7 @@ import time
 import _decoder_speed
 import _its_hub
 import _particles_peers
+import _reasoning
 import _serve
 from _particles_peers import DECAY, NOISE_SD, STEP_SD, N, T
 from _race import race
@@ -86,6 +87,8 @@ MEASURES = (
     million,
     *_decoder_speed.MEASURES,
     *_its_hub.MEASURES,
+    _reasoning.claim,
+    _reasoning.recommendation,
 )
 
 if __name__ == "__main__":
