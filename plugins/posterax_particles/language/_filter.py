@@ -120,18 +120,18 @@ class StepFilter(StepMethod):
         if self.look_ahead is not None:
             scores = await self._looked(problem, population, chosen, rng)
         progress = min(population.time / (self.num_steps or problem.max_steps), 1.0)
-        key = jr.key(int(rng.integers(2**31 - 1)))
-        ancestors, carried, resampled, temperature = _selection(
-            jnp.asarray(log_weights, jnp.float32), None if scores is None else jnp.asarray(scores, jnp.float32),
-            jnp.asarray(progress, jnp.float32), key, (self.schedule, self.when, self.resampler), self._corrected,
-        )  # fmt: skip
+        ancestors, carried, resampled, temperature = jax.device_get(_selection(
+            log_weights.astype(np.float32), None if scores is None else scores.astype(np.float32),
+            np.float32(progress), rng.integers(2**31 - 1, dtype=np.int32),
+            (self.schedule, self.when, self.resampler), self._corrected,
+        ))  # fmt: skip
         told = {"temperature": float(temperature), "resampled": bool(resampled)}
         if not told["resampled"]:
             return population, told
         everyone = np.arange(len(population))
-        everyone[chosen] = chosen[np.asarray(ancestors)]
+        everyone[chosen] = chosen[ancestors]
         population = population.taken(everyone)
-        carried = np.asarray(carried, float)
+        carried = carried.astype(float)
         if not self._corrected or (self.schedule is None and scores is None):  # all alike, to the last digit
             carried = np.full(len(chosen), logsumexp(log_weights) - np.log(len(chosen)))
         weights = population.log_weights.copy()
@@ -185,12 +185,12 @@ def failure(problem: Reasoning) -> float:
 
 
 @functools.partial(eqx.filter_jit)
-def _selection(log_weights, scores, progress, key, settings, corrected):
+def _selection(log_weights, scores, progress, seed, settings, corrected):
     schedule, when, resampler = settings
     judged = log_weights if scores is None else scores
     inverse = 1.0 if schedule is None else schedule.inverse_temperature(judged, progress)
     chosen = select(
-        log_weights, key=key, scores=scores, inverse_temperature=inverse, when=when, resampler=resampler,
+        log_weights, key=jr.key(seed), scores=scores, inverse_temperature=inverse, when=when, resampler=resampler,
         corrected=corrected,
     )  # fmt: skip
     temperature = jnp.where(chosen.resampled, 1 / jnp.asarray(inverse), 1.0)

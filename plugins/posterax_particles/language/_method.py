@@ -87,9 +87,14 @@ class StepMethod(PopulationSampler):
         return None
 
 
-def generator(key: Any, *which: int) -> np.random.Generator:
-    """NumPy's generator, seeded by a JAX key and numbers: what goes on in Python draws from it."""
-    return np.random.default_rng([*np.asarray(jr.key_data(key)).ravel().tolist(), *which])
+def words(key: Any) -> list[int]:
+    """A JAX key as numbers."""
+    return np.asarray(jr.key_data(key)).ravel().tolist()
+
+
+def generator(key: Any) -> np.random.Generator:
+    """NumPy's generator, seeded by a JAX key: what goes on in Python draws from it."""
+    return np.random.default_rng(words(key))
 
 
 def seeds(rng: np.random.Generator, num: int) -> list[int]:

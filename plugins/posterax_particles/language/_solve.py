@@ -12,7 +12,7 @@ from posterax import Draws, PosteraxWarning, check_key
 from ._choose import ArgMax, Selector
 from ._ledger import Budget, Ledger, Spend
 from ._loop import run
-from ._method import StepMethod, generator
+from ._method import StepMethod, words
 from ._population import Population
 from ._prefix import Prefix
 from ._reasoning import Reasoning
@@ -116,12 +116,12 @@ async def _solved(method, problem, key, budget, choose) -> Solution:
     estimate = method.estimate(problem)
     _affordable(estimate, budget)
     ledger = Ledger(budget)
-    population = await method.begin(problem, ledger, generator(key, 0))
-    step = 0
+    seed, step = words(key), 0
+    population = await method.begin(problem, ledger, np.random.default_rng([*seed, step]))
     while not method.over(population):
         step += 1
-        population = await method.stepped(problem, population, generator(key, step))
-    return _solution(method, problem, population, estimate, choose, generator(key, 2**32))
+        population = await method.stepped(problem, population, np.random.default_rng([*seed, step]))
+    return _solution(method, problem, population, estimate, choose, np.random.default_rng([*seed, 2**32]))
 
 
 def _affordable(estimate: Spend, budget: Budget) -> None:
