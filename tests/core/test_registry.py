@@ -55,9 +55,9 @@ def test_nothing_is_imported_before_the_first_question(site):
 
 def test_components_come_by_kind_and_in_the_order_of_their_names(site):
     site.good("posterax-b", "zebra", "apple")
-    site.good("posterax-a", "judge", kind="reward")
+    site.good("posterax-a", "judge", kind="verdict")
     assert [n for n in names() if n[:2] in ("a:", "b:")] == ["a:judge", "b:apple", "b:zebra"]
-    (judge,) = posterax.components("reward")
+    (judge,) = posterax.components("verdict")
     assert (judge.plugin, judge.distribution, judge.version) == ("a", "posterax-a", "1.0")
     assert posterax.components("no-such-kind") == []
 
