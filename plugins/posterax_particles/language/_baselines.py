@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._ends import StepEnd
-from ._ledger import Exhausted, Spend
-from ._method import StepMethod, extended, scored
+from ._ledger import Spend
+from ._method import StepMethod, extended, scored, spend_of_steps
 from ._population import Population
 from ._reasoning import Reasoning
 
@@ -65,10 +65,6 @@ class BestOfN(_Samples):
     num_particles: int
 
     async def _judged(self, problem, population, failed):
-        calls = population.ledger.budget.reward_calls
-        unseen = len({p.key for p, bad in zip(population.particles, failed, strict=True) if not bad})
-        if calls is not None and population.ledger.spent.reward_calls + unseen > calls:
-            raise Exhausted("reward_calls")
         population, failed, _ = await scored(problem, population, failed)
         return population.weighed(np.where(failed, -np.inf, 0.0))
 
@@ -109,8 +105,4 @@ class BeamSearch(StepMethod):
 
     def estimate(self, problem):
         """The most that a run can spend."""
-        written = self.num_particles * problem.max_steps
-        return Spend(
-            tokens=written * problem.end.max_tokens, requests=written, reward_calls=written,
-            reward_requests=written, particles=self.num_particles,
-        )  # fmt: skip
+        return spend_of_steps(problem, self.num_particles)

@@ -10,7 +10,7 @@ from ._capabilities import ASK, FIND, TOKENS, Capabilities
 from ._choices import Reply, fault, read
 from ._http import Client
 from ._ledger import Ledger
-from ._server import ServerError
+from ._server import HOPELESS, ServerError
 from ._wire import Wire
 
 
@@ -72,10 +72,9 @@ class Exchange:
             body = self.wire.question(ASK, answer, **{"max_tokens": TOKENS, **settings})
             try:
                 return await self.reply(body, ledger=ledger, retries=2)
-            except (
-                ServerError
-            ) as error:  # what it cannot do, some servers refuse, some fail at, some answer with nothing
-                if error.status is None or error.status in {401, 403, 404, 405, 429}:
+            except ServerError as error:
+                # What it cannot do, some servers refuse, some fail at, some answer with nothing.
+                if error.status is None or error.status in HOPELESS | {429}:
                     raise
                 return None
 

@@ -1,8 +1,5 @@
 """The particle filter over steps of text: PF and ePF, with look-ahead, as a method on `Reasoning` problems."""
 
-import functools
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,8 +12,7 @@ from scipy.special import logsumexp
 from .._look_ahead import LookAhead
 from .._schedules import Schedule
 from .._selection import select
-from ._ledger import Spend
-from ._method import StepMethod, extended, scored, seeds
+from ._method import StepMethod, extended, seeds, spend_of_steps, weighed
 from ._population import Population
 from ._reasoning import Reasoning
 
@@ -89,26 +85,17 @@ class StepFilter(StepMethod):
 
     def estimate(self, problem):
         """The most that a run can spend: no particle ends before `max_steps`, no step is short."""
-        look = 0 if self.look_ahead is None else self.look_ahead.num
-        written = self.num_particles * (problem.max_steps + look * (problem.max_steps - 1))
-        return Spend(
-            tokens=written * problem.end.max_tokens, requests=written, reward_calls=written,
-            reward_requests=written, particles=self.num_particles,
-        )  # fmt: skip
+        scouts = 0 if self.look_ahead is None else self.look_ahead.num
+        return spend_of_steps(problem, self.num_particles, scouts)
 
     async def advance(self, problem, population, rng):
         """Select, write, score, weigh."""
         told = {"temperature": 1.0, "resampled": False}
         if population.time:
             population, told = await self._selected(problem, population, rng)
+        absorbed = ~population.active & (self.finished == "absorb")
         population, failed = await extended(problem, population, rng)
-        population, failed, before = await scored(problem, population, failed)
-        factors = increments(problem, population, before, first=population.time == 0)
-        if self.finished == "absorb":
-            was_finished = np.array([len(p) <= population.time and p.finished for p in population.particles])
-            factors = np.where(was_finished, 0.0, factors)
-        population = population.weighed(np.where(failed, failure(problem), factors))
-        population = population.told(**told)
+        population = (await weighed(problem, population, failed, absorbed)).told(**told)
         if np.isneginf(population.log_weights).all():
             return population.stopped_by("no particle has weight")
         return population
@@ -128,15 +115,8 @@ class StepFilter(StepMethod):
         told = {"temperature": float(temperature), "resampled": bool(resampled)}
         if not told["resampled"]:
             return population, told
-        everyone = np.arange(len(population))
-        everyone[chosen] = chosen[ancestors]
-        population = population.taken(everyone)
-        carried = carried.astype(float)
-        if not self._corrected or (self.schedule is None and scores is None):  # all alike, to the last digit
-            carried = np.full(len(chosen), logsumexp(log_weights) - np.log(len(chosen)))
-        weights = population.log_weights.copy()
-        weights[chosen] = carried
-        return replace(population, log_weights=weights), told
+        alike = not self._corrected or (self.schedule is None and scores is None)  # then to the last digit
+        return population.selected(chosen, ancestors, None if alike else carried.astype(float)), told
 
     @property
     def _corrected(self) -> bool:
@@ -172,19 +152,7 @@ class StepFilter(StepMethod):
         return np.where(np.isneginf(log_weights), -np.inf, log_weights + look.power * found)
 
 
-def increments(problem: Reasoning, population: Population, before: np.ndarray, *, first: bool) -> np.ndarray:
-    """Log of what each particle's weight is multiplied by, after one more step."""
-    if problem.target == "product" or first:
-        return population.log_potentials
-    return population.log_potentials - before
-
-
-def failure(problem: Reasoning) -> float:
-    """Log of the factor for a particle that could not be continued."""
-    return -np.inf if problem.on_failure == "drop" else 0.0
-
-
-@functools.partial(eqx.filter_jit)
+@eqx.filter_jit
 def _selection(log_weights, scores, progress, seed, settings, corrected):
     schedule, when, resampler = settings
     judged = log_weights if scores is None else scores

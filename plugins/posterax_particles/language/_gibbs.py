@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 from posterax import Always
 from posterax.weights import Multinomial
-from scipy.special import logsumexp
 
-from ._filter import StepFilter, failure, increments
-from ._method import StepMethod, extended, scored
+from ._filter import StepFilter
+from ._method import StepMethod, extended, weighed
 from ._population import Population, shares
 from ._prefix import Prefix
 
@@ -93,22 +92,17 @@ async def _conditional(problem, population: Population, reference: Prefix, rng) 
     time = population.time
     if time:
         active = np.flatnonzero(population.active)
-        drawn = active[rng.choice(len(active), size=len(active), p=shares(population.log_weights[active]))]
-        everyone = np.arange(len(population))
-        everyone[active] = drawn
-        everyone[0] = 0
-        log_weights = population.log_weights.copy()
-        log_weights[active] = logsumexp(log_weights[active]) - np.log(len(active))
-        population = replace(population.taken(everyone), log_weights=log_weights)
-    before_step = population.particles
-    free = replace(population, particles=(before_step[0].ended(), *before_step[1:]))
+        drawn = rng.choice(len(active), size=len(active), p=shares(population.log_weights[active]))
+        drawn[active == 0] = 0
+        population = population.selected(active, drawn)
+    absorbed = ~population.active
+    first, *others = population.particles
+    free = replace(population, particles=(first.ended(), *others))
     free, failed = await extended(problem, free, rng)
     kept = reference.cut(time + 1)
     population = replace(free, particles=(kept, *free.particles[1:]))
-    population, failed, before = await scored(problem, population, failed)
-    was_finished = np.array([particle.finished for particle in before_step])
-    factors = np.where(was_finished, 0.0, increments(problem, population, before, first=time == 0))
-    return population.weighed(np.where(failed, failure(problem), factors)).told(temperature=1.0, resampled=time > 0)
+    population = await weighed(problem, population, failed, absorbed)
+    return population.told(temperature=1.0, resampled=time > 0)
 
 
 def _drawn(population: Population, num: int, rng: np.random.Generator) -> Prefix:

@@ -87,7 +87,7 @@ class JaxModel(LanguageModel):
     def _proposed(self, prefixes, end: StepEnd, max_tokens: int, seeds, ledger) -> list[Step]:
         keys = jax.vmap(jr.key)(jnp.asarray(seeds, jnp.uint32))
         prompts = [self._tokens(prefix) for prefix in prefixes]
-        rows = [_Row(prompt) for prompt in prompts]
+        rows = [_Row() for _ in prompts]
         stop = {*self.tokenizer.eos_ids, *end.token_ids, *self._breaking(end.stops)}
         looking = bool(end.stops) or type(end).cut is not StepEnd.cut
         while open_rows := [i for i, row in enumerate(rows) if row.step is None]:
@@ -137,8 +137,7 @@ class JaxModel(LanguageModel):
 class _Row:
     """One text on its way to the end of its step."""
 
-    def __init__(self, prompt: list[int]):
-        self.prompt = prompt
+    def __init__(self):
         self.ids: list[int] = []
         self.log_probs: list[float] = []
         self.step: Step | None = None

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass, field, fields
 
-LIMITS = ("tokens", "reward_calls", "seconds", "particles")
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -22,10 +20,10 @@ class Budget:
     particles: int | None = None
 
     def __post_init__(self):
-        for name in LIMITS:
-            limit = getattr(self, name)
+        for each in fields(self):
+            limit = getattr(self, each.name)
             if limit is not None and not limit > 0:
-                raise ValueError(f"`{name}` must be positive, or None for no limit; got {limit!r}.")
+                raise ValueError(f"`{each.name}` must be positive, or None for no limit; got {limit!r}.")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from posterax import PopulationSampler
 
 from ._ledger import Budget, Exhausted, Ledger, Spend
 from ._loop import run
-from ._population import Population
+from ._population import Population, figures
 from ._reasoning import Reasoning
 
 
@@ -74,12 +74,7 @@ class StepMethod(PopulationSampler):
 
     def population(self, state):
         """Score, number of steps and number of tokens of each particle."""
-        values = {
-            "score": np.asarray(state.scores, float),
-            "num_steps": np.array([len(particle) for particle in state.particles]),
-            "num_tokens": np.array([particle.tokens for particle in state.particles]),
-        }
-        return values, state.log_weights, self.evidence(state)
+        return figures(state.particles, state.scores), state.log_weights, self.evidence(state)
 
     def evidence(self, state: Population) -> float | None:
         """The log evidence, where these settings estimate it without bias."""
@@ -137,3 +132,27 @@ async def scored(
         else:
             scores[i], log_potentials[i] = values
     return replace(population, scores=scores, log_potentials=log_potentials), failed, before
+
+
+async def weighed(problem: Reasoning, population: Population, failed: np.ndarray, absorbed: np.ndarray) -> Population:
+    """The population scored, and weighed by the target's factors of one more step.
+
+    - `failed`: particles that could not be continued: their factor is 0, or 1 where such are to be frozen.
+    - `absorbed`: particles that had been finished before and keep their weight.
+    """
+    population, failed, before = await scored(problem, population, failed)
+    factors = population.log_potentials - (before if problem.target == "telescoping" else 0.0)
+    of_failed = -np.inf if problem.on_failure == "drop" else 0.0
+    return population.weighed(np.where(failed, of_failed, np.where(absorbed, 0.0, factors)))
+
+
+def spend_of_steps(problem: Reasoning, num_particles: int, scouts: int = 0) -> Spend:
+    """The most that can be spent where every step of every particle is written and scored.
+
+    - `scouts`: further texts of one step for each particle and selection.
+    """
+    written = num_particles * (problem.max_steps + scouts * (problem.max_steps - 1))
+    return Spend(
+        tokens=written * problem.end.max_tokens, requests=written, reward_calls=written,
+        reward_requests=written, particles=num_particles,
+    )  # fmt: skip

@@ -1,6 +1,5 @@
 """Language models behind OpenAI-compatible servers: vLLM, SGLang, llama.cpp, transformers serve, hosted ones."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +13,8 @@ from ._http import Client, together
 from ._ledger import Exhausted, Ledger
 from ._loop import run
 from ._model import LanguageModel
-from ._prefix import Prefix, Step
-from ._server import Secret, ServerError
+from ._prefix import Prefix, Step, spelt
+from ._server import HOPELESS, Secret, ServerError
 from ._wire import Wire
 
 DOUBTS = ("step", "stop", "cut")
@@ -149,7 +148,7 @@ class OpenAIModel(LanguageModel):
         for i, prefix in enumerate(prefixes):
             name = id(prefix.messages)
             if name not in prompts:  # by content: after a checkpoint the same prompt lies in several places
-                prompts[name] = json.dumps(prefix.messages, sort_keys=True, default=repr)
+                prompts[name] = spelt(prefix.messages)
             groups.setdefault((prompts[name], prefix.text), []).append(i)
         return list(groups.values())
 
@@ -182,7 +181,7 @@ class OpenAIModel(LanguageModel):
         errors = [each for each in found if isinstance(each, ServerError)]
         if not errors:
             return
-        if hopeless := [error for error in errors if error.status in {401, 403, 404, 405}]:
+        if hopeless := [error for error in errors if error.status in HOPELESS]:
             raise hopeless[0]
         if len(errors) == len(found):
             if any(error.out_of_time for error in errors):

@@ -69,6 +69,17 @@ class Population:
             ancestors=(*self.ancestors, np.asarray(ancestors)),
         )
 
+    def selected(self, chosen: np.ndarray, ancestors: np.ndarray, carried: np.ndarray | None = None) -> "Population":
+        """Those `chosen`, `(k,)`, continue their `ancestors`, `(k,)`, places among them; the others stay.
+
+        - `carried`: `(k,)`, log weights of the survivors; by default each has the mean weight of those chosen.
+        """
+        everyone, log_weights = np.arange(len(self)), self.log_weights.copy()
+        everyone[chosen] = chosen[ancestors]
+        mean = logsumexp(log_weights[chosen]) - np.log(len(chosen))
+        log_weights[chosen] = mean if carried is None else carried
+        return replace(self.taken(everyone), log_weights=log_weights)
+
     def weighed(self, log_increments: np.ndarray) -> "Population":
         """Weights with these factors, brought back to a mean of 1."""
         dead = np.isneginf(self.log_weights) | np.isneginf(log_increments)
@@ -96,6 +107,15 @@ class Population:
     def stopped_by(self, why: str) -> "Population":
         """The same, final, with the reason."""
         return replace(self, stopped=why)
+
+
+def figures(particles: Sequence[Prefix], scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Score, number of steps and number of tokens of each particle, as draws: `(n,)` each."""
+    return {
+        "score": np.asarray(scores, float),
+        "num_steps": np.array([len(particle) for particle in particles], float),
+        "num_tokens": np.array([particle.tokens for particle in particles], float),
+    }
 
 
 def shares(log_weights: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a particle is made of: a prompt, kept whole, and the steps that a language model has written after it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,6 +92,11 @@ def as_messages(prompt: str | Sequence[Mapping[str, Any]]) -> tuple[Mapping[str,
     if not messages or not all(isinstance(message, Mapping) for message in messages):
         raise TypeError(f"`prompt` must be a text or a list of messages (dicts with role and content); got {prompt!r}.")
     return messages
+
+
+def spelt(content: Any) -> str:
+    """Messages as one string: the same for equal contents, wherever they lie in memory."""
+    return json.dumps(content, sort_keys=True, default=repr)
 
 
 def _content(message: Mapping[str, Any]) -> str:

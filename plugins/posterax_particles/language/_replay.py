@@ -13,7 +13,7 @@ from posterax import PosteraxError
 
 from ._ledger import Ledger
 from ._model import LanguageModel
-from ._prefix import Prefix, Step
+from ._prefix import Prefix, Step, spelt
 from ._reward import Reward
 
 Record = dict[str, Any]
@@ -109,12 +109,12 @@ class _Names:
     """Names of replies: each time that the same is asked gets one of its own."""
 
     def __init__(self, kind: str):
-        self._kind, self._seen, self._prompts = kind, Counter(), {}
+        self._kind, self._seen = kind, Counter()
 
     def __call__(self, prefixes: Sequence[Prefix], seeds: Sequence[int | None]) -> list[tuple]:
         names = []
         for prefix, seed in zip(prefixes, seeds, strict=True):
-            text = json.dumps([prefix.messages, prefix.text], sort_keys=True, default=repr)
+            text = spelt([prefix.messages, prefix.text])
             name = (self._kind, hashlib.sha256(text.encode()).hexdigest()[:32], seed)
             names.append((*name, self._seen[name]))
             self._seen[name] += 1

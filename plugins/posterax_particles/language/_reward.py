@@ -4,7 +4,7 @@ import abc
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from posterax import PosteraxError
 
@@ -28,7 +28,6 @@ class Reward(abc.ABC):
     """
 
     scale: str = "probability"
-    counted: ClassVar[bool] = True
 
     @abc.abstractmethod
     async def score(self, prefixes: Sequence[Prefix], *, ledger: Ledger) -> list[float]:

@@ -1,15 +1,14 @@
 """Rewards that other programs compute: scorers behind HTTP, and the language model's own certainty."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from ._http import Client, together
 from ._ledger import Exhausted
-from ._prefix import Prefix
+from ._prefix import Prefix, spelt
 from ._reward import SCALES, Reward, RewardError
-from ._server import Secret, ServerError
+from ._server import HOPELESS, Secret, ServerError
 from ._wire import messages
 
 STYLES = ("score", "classify", "pooling", "json")
@@ -78,7 +77,7 @@ class HTTPReward(Reward):
         """The server's scores; each text is sent once."""
         places: dict[tuple[str, str], list[int]] = {}
         for i, prefix in enumerate(prefixes):
-            places.setdefault((json.dumps(prefix.messages, sort_keys=True, default=repr), prefix.text), []).append(i)
+            places.setdefault((spelt(prefix.messages), prefix.text), []).append(i)
         prompts: dict[str, list[list[int]]] = {}  # a request has one prompt
         for (prompt, _), group in places.items():
             prompts.setdefault(prompt, []).append(group)
@@ -117,7 +116,7 @@ class HTTPReward(Reward):
 
     def _despair(self, errors: list[ServerError], asked: int) -> None:
         for error in errors:
-            if error.refused and (error.status in {401, 403, 404, 405} or len(errors) == asked):
+            if error.refused and (error.status in HOPELESS or len(errors) == asked):
                 raise error
         if errors and len(errors) == asked:
             if any(error.out_of_time for error in errors):
@@ -161,7 +160,6 @@ class SelfCertainty(Reward):
     """
 
     scale: str = "log"
-    counted: ClassVar[bool] = False
 
     def __init__(self, of: str = "last"):
         if of not in {"last", "all"}:

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from posterax import PosteraxError
 
+HOPELESS = frozenset({401, 403, 404, 405})  # statuses that no other request will change
 CURES = {
     401: "Give `api_key`, or set the environment variable OPENAI_API_KEY.",
     403: "Give an `api_key` that may use this model.",

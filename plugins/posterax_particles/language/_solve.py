@@ -13,7 +13,7 @@ from ._choose import ArgMax, Selector
 from ._ledger import Budget, Ledger, Spend
 from ._loop import run
 from ._method import StepMethod, words
-from ._population import Population
+from ._population import Population, figures
 from ._prefix import Prefix
 from ._reasoning import Reasoning
 
@@ -49,13 +49,8 @@ class Solution:
 
     def draws(self) -> Draws:
         """Scores and lengths of the particles as weighted draws, and the trace as their statistics."""
-        values = {
-            "score": self.scores,
-            "num_steps": np.array([len(particle) for particle in self.particles], float),
-            "num_tokens": np.array([particle.tokens for particle in self.particles], float),
-        }
         return Draws(
-            values={name: value[None] for name, value in values.items()},
+            values={name: value[None] for name, value in figures(self.particles, self.scores).items()},
             stats={name: value[None] for name, value in self.trace.items()},
             log_weights=self.log_weights[None],
             log_evidence=None if self.log_evidence is None else np.array([self.log_evidence]),
