@@ -54,8 +54,9 @@ def correct(
 ) -> Draws:
     """Draws weighted so that they target the exact posterior.
 
-    Nine of ten come from the inferred mixture, one from the prior. Mixtures of normals can have lighter tails than the posterior; with some draws from the prior weights are bounded
-    wherever the likelihood is (a defensive mixture: Hesterberg (1995), doi:10.1080/00401706.1995.10484303).
+    Nine of ten come from the inferred mixture, one from the prior. Mixtures of normals can have lighter tails than the
+    posterior; with some draws from the prior weights are bounded wherever the likelihood is (a defensive mixture:
+    Hesterberg (1995), doi:10.1080/00401706.1995.10484303).
 
     - `target`: of a latent "x": `posterior_target(prior, log_likelihood, data)`, or any `Target`.
 

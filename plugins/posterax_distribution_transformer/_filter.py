@@ -107,7 +107,7 @@ def _points(num: int, size: int) -> np.ndarray:
     """Points `(num, size)` of mean 0, and of covariance 1 where there are enough, else of largest eigenvalue 1."""
     if num == 1:
         return np.zeros((1, size))
-    draws = stats.norm.ppf(stats.qmc.Sobol(size, rng=0).random(num).clip(1e-3, 1 - 1e-3))
+    draws = stats.norm.ppf(stats.qmc.Halton(size, scramble=False).random(num + 1)[1:])
     draws -= draws.mean(axis=0)
     u, s, vt = np.linalg.svd(draws / np.sqrt(num), full_matrices=False)
     return np.sqrt(num) * (u[:, s > 1e-9 * s.max()] @ vt[s > 1e-9 * s.max()])

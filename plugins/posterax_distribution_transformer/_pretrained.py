@@ -10,7 +10,10 @@ from posterax import load
 
 from ._estimator import DistributionTransformer
 
-PRETRAINED = ("normal-variance",)
+PRETRAINED = (
+    "gaussian-mixture-1d",
+    "normal-variance",
+)
 
 
 def weights_folder() -> Path:
