@@ -89,6 +89,7 @@ MEASURES = (
     *_its_hub.MEASURES,
     _reasoning.claim,
     _reasoning.recommendation,
+    _reasoning.sensitivity,
 )
 
 if __name__ == "__main__":
