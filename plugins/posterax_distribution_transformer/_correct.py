@@ -14,6 +14,7 @@ from ._estimator import DistributionTransformer
 
 VARIABLE = "x"  # the latent's name in draws
 _DEFENCE = 0.1  # of the draws come from the prior
+_ALIKE = 0.8  # share of the effective sample size above which weights hardly differ
 _UNRELIABLE = 0.7  # Pareto k-hat above which weights are not to be trusted, as in ArviZ
 
 
@@ -62,13 +63,15 @@ def correct(
 
     The result has the log evidence; its effective sample size and Pareto k-hat, methods of it and part of its history,
     tell how good the amortised answer was. Warns where k-hat is above 0.7: then `hand_off`, or train on such problems.
+    Not where the effective sample size is above four fifths of the draws: k-hat looks at the shape of the largest
+    weights alone, however little they differ, and these are bounded.
     """
     draws = (_drawn(fitted, observed, prior, num_draws) >> Reweight(target)).run(key=key)
-    khat = draws.pareto_k()
-    if not khat <= _UNRELIABLE:
+    khat, ess = draws.pareto_k(), draws.effective_sample_size()
+    if not khat <= _UNRELIABLE and ess < _ALIKE * num_draws:
         warnings.warn(
             f"The inferred mixture does not cover the posterior: Pareto k-hat is {khat:.2f}, above {_UNRELIABLE}, and "
-            f"the effective sample size {draws.effective_sample_size():.0f} of {num_draws}. Weighted draws are not to "
+            f"the effective sample size {ess:.0f} of {num_draws}. Weighted draws are not to "
             "be trusted; `hand_off` runs Markov chains from there.", PosteraxWarning, stacklevel=2,
         )  # fmt: skip
     return draws
