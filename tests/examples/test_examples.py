@@ -21,6 +21,8 @@ TINY = {
     "11_reasoning_accuracy.py": ["--problems", "4", "--particles", "2"],
     "12_premature_exploitation.py": ["--problems", "4", "--particles", "4"],
     "13_local_server.py": ["--problems", "1", "--particles", "2"],
+    "14_prior_on_the_fly.py": ["--draws", "200"],
+    "15_train_your_own.py": ["--steps", "20"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -43,6 +45,8 @@ SLOW = {
     "10_tempered_evidence.py",
     "11_reasoning_accuracy.py",
     "12_premature_exploitation.py",
+    "14_prior_on_the_fly.py",
+    "15_train_your_own.py",
 }  # half a minute each, nearly all of it compilation
 
 
@@ -81,6 +85,7 @@ for record in plugins():
         "language",
         "nile",
         "particles",
+        "amortised",
         "wide-networks",
     }
 
