@@ -11,6 +11,7 @@ from posterax import load
 from ._estimator import DistributionTransformer
 
 PRETRAINED = (
+    "bearing-range",
     "gaussian-mixture-1d",
     "normal-variance",
 )
