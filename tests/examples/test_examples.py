@@ -23,6 +23,7 @@ TINY = {
     "13_local_server.py": ["--problems", "1", "--particles", "2"],
     "14_prior_on_the_fly.py": ["--draws", "200"],
     "15_train_your_own.py": ["--steps", "20"],
+    "16_tracking.py": ["--steps", "12", "--series", "2", "--particles", "100"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -47,6 +48,7 @@ SLOW = {
     "12_premature_exploitation.py",
     "14_prior_on_the_fly.py",
     "15_train_your_own.py",
+    "16_tracking.py",
 }  # half a minute each, nearly all of it compilation
 
 
