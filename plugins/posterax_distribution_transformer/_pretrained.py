@@ -14,6 +14,7 @@ PRETRAINED = (
     "bearing-range",
     "gaussian-mixture-1d",
     "normal-variance",
+    "quantum-parameter",
 )
 
 
