@@ -28,10 +28,8 @@ def pretrained(name: str) -> DistributionTransformer:
     """A trained estimator that is part of the package.
 
     - "normal-variance": the variance of one centred normal number, inverse gamma priors (`NormalVariance()`).
-    - "gaussian-mixture-1d", "gaussian-mixture-2d": mixture priors, each coordinate seen in noise of variance 1
-      (`LinearGaussian`).
+    - "gaussian-mixture-1d": mixture priors on the line, seen in noise of variance 1 (`LinearGaussian`).
     - "quantum-parameter": beta priors, ten binary outcomes (`QuantumParameter()`).
-    - "length-scale": of a Gaussian process on a line, inverse gamma priors, up to ten rows (`LengthScale()`).
     - "bearing-range": a position in the plane, mixture priors, two sensors (`BearingRange()`).
 
     Raises `ValueError` for another name. `card(name)` tells how it was trained and how good it is.
