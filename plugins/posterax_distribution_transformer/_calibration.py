@@ -1,7 +1,6 @@
 """calibrate(): fresh problems, their true latents, and whether these lie where the posteriors say."""
 
 import os
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,8 +14,10 @@ from posterax.testing._statistics import Tests, are_uniform
 
 from ._estimator import DistributionTransformer, posterior_parts
 from ._mixture import Components, mixture_of
+from ._network import Network
 from ._problem import InferenceProblem
 from ._range import figures_of
+from ._spec import Scales, Spec
 
 _DRAWS = 200  # that a density is ranked among
 _LEVEL = 0.01  # of all tests together, for the words
@@ -124,36 +125,28 @@ def calibrate(
     A posterior that is right on average can be wrong for each problem: calibration does not replace a comparison with
     exact answers, and thirds of the figures help.
     """
-    found, names = _calibrated(fitted.learned(), problem, jr.split(check_key(key, "calibrate"), num))
+    found = _calibrated(fitted.learned(), problem, jr.split(check_key(key, "calibrate"), num))
     arrays = {name: np.asarray(value, float) for name, value in found.items()}
     figures = arrays.pop("figures")
-    kept = {name: figures[:, i] for i, name in enumerate(names)}
-    return Calibration(**arrays, figures=kept)
+    return Calibration(**arrays, figures=dict(zip(fitted.seen().names, figures.T, strict=True)))
 
 
-def _calibrated(learned: Any, problem: InferenceProblem, keys: Array) -> tuple[dict[str, Array], tuple[str, ...]]:
-    names: list[tuple[str, ...]] = []
+@eqx.filter_jit
+def _calibrated(learned: tuple[Network, Spec, Scales], problem: InferenceProblem, keys: Array) -> dict[str, Array]:
+    _, spec, scales = learned
 
-    @eqx.filter_jit
-    def many(learned, problem, keys):
-        network, spec, scales = learned
+    def one(key):
+        key_problem, key_draws = jr.split(key)
+        prior, latent, observed = problem.draw(key=key_problem)
+        encoded, y = spec.encode(prior, observed), spec.real(latent)
+        parts = posterior_parts(learned, encoded)
+        drawn, here = parts.log_prob(mixture_of(parts).sample(key_draws, (_DRAWS,))), parts.log_prob(y)
+        jitter = jr.uniform(jr.fold_in(key_draws, 1))
+        region = (jnp.sum(drawn > here) + jitter) / (_DRAWS + 1)
+        figures = figures_of(spec, scales, encoded)[1]
+        return {"pit": pit(parts, y), "region": region, "log_prob": here, "figures": figures}
 
-        def one(key):
-            key_problem, key_draws = jr.split(key)
-            prior, latent, observed = problem.draw(key=key_problem)
-            encoded, y = spec.encode(prior, observed), spec.real(latent)
-            parts = posterior_parts((network, spec, scales), encoded)
-            drawn, here = parts.log_prob(mixture_of(parts).sample(key_draws, (_DRAWS,))), parts.log_prob(y)
-            jitter = jr.uniform(jr.fold_in(key_draws, 1))
-            region = (jnp.sum(drawn > here) + jitter) / (_DRAWS + 1)
-            said, figures = figures_of(spec, scales, encoded)
-            names.append(said)
-            return {"pit": pit(parts, y), "region": region, "log_prob": here, "figures": figures}
-
-        return jax.vmap(one)(keys)
-
-    found = many(learned, problem, keys)
-    return found, names[0]
+    return jax.vmap(one)(keys)
 
 
 def pit(parts: Components, y: Array) -> Array:

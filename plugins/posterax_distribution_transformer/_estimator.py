@@ -150,7 +150,7 @@ class DistributionTransformer(Estimator):
         """
         del key
         spec, given = self._given(observed, prior)
-        law, notes = _answer(self.learned(), self._seen(), prior, given)
+        law, notes = _answer(self.learned(), self.seen(), prior, given)
         if not isinstance(notes.figures, Tracer):
             if not np.all(notes.sound):
                 spec.explain(prior, given)
@@ -163,19 +163,17 @@ class DistributionTransformer(Estimator):
     def outside(self, observed: Any = None, *, prior: Any) -> Outside:
         """Which figures of prior and data, named in `range.names`, are outside of what training has seen."""
         _, given = self._given(observed, prior)
-        return _answer(self.learned(), self._seen(), prior, given)[1].outside
+        return _answer(self.learned(), self.seen(), prior, given)[1].outside
 
     def is_outside(self, encoded: Encoded) -> Array:
         """Whether encoded problems are outside of what training has seen, `(...)`."""
         _, spec, scales = self.learned()
-        found = self._seen()(figures_of(spec, scales, encoded)[1])
-        return found.figures.any(-1) | found.together
+        return self.seen()(figures_of(spec, scales, encoded)[1]).anywhere
 
     def prior_as_told(self, prior: Any) -> dist.Distribution:
         """The mixture that the head makes of the embedded prior itself: how well it has been understood."""
         spec, _ = self._given(None, prior)
-        network, spec, scales = self.learned()
-        return transformed(_told(network, spec, scales, prior), spec.bijection, spec.scalar)
+        return transformed(_told(self.learned(), prior), spec.bijection, spec.scalar)
 
     def _given(self, observed: Any, prior: Any) -> tuple[Spec, dict[str, Rows]]:
         spec = self.learned()[1]
@@ -190,12 +188,13 @@ class DistributionTransformer(Estimator):
             raise ValueError("This DistributionTransformer has not been trained: call `fit(problem, key=...)` first.")
         return self.network, self.spec, self.scales
 
-    def _seen(self) -> Range:
+    def seen(self) -> Range:
+        """What prior and data looked like in training."""
         assert self.range is not None  # fitted together with the network
         return self.range
 
     def _warn(self, notes: "Notes") -> None:
-        if words := self._seen().words(notes.outside, notes.figures):
+        if words := self.seen().words(notes.outside, notes.figures):
             warnings.warn(
                 f"Outside of what training has seen, where the answer is a guess: {words}. `correct` weighs it by the "
                 "true likelihood and tells how far it is off.", PosteraxWarning, stacklevel=3,
@@ -281,24 +280,24 @@ def _answer(learned: tuple[Network, Spec, Scales], seen: Range, prior: Any, give
 
 def posterior_parts(learned: tuple[Network, Spec, Scales], encoded: Encoded) -> Components:
     """The posterior of one encoded problem, in the real numbers behind the latent; its prior where nothing was seen."""
-    network, spec, scales = learned
-    tokens = scales.tokens(spec, encoded)
-    before, after = network(tokens)
-    found = to_components(read(after, tokens.live, spec.size), scales.latent)
-    unseen = encoded.prior
-    if not isinstance(unseen, Components):
-        unseen = to_components(read(before, tokens.live, spec.size), scales.latent)
-    some = jnp.stack([there.any() for there in tokens.present]).any()
+    told, found = _told_and_found(learned, encoded)
+    unseen = encoded.prior if isinstance(encoded.prior, Components) else told
+    some = jnp.stack([there.any() for there in encoded.present]).any()
     return jax.tree.map(lambda a, b: jnp.where(some, a, b), found, unseen)
 
 
-@eqx.filter_jit
-def _told(network: Network, spec: Spec, scales: Scales, prior: Any):
-    def one(encoded: Encoded) -> Components:
-        tokens = scales.tokens(spec, encoded)
-        return to_components(read(network(tokens)[0], tokens.live, spec.size), scales.latent)
+def _told_and_found(learned: tuple[Network, Spec, Scales], encoded: Encoded) -> tuple[Components, Components]:
+    """What the head says of one problem's prior, and of its posterior."""
+    network, spec, scales = learned
+    tokens = scales.tokens(spec, encoded)
+    before, after = (to_components(read(said, tokens.live, spec.size), scales.latent) for said in network(tokens))
+    return before, after
 
-    return _law(spec, _mapped(one, spec.encode(prior, {}), spec))
+
+@eqx.filter_jit
+def _told(learned: tuple[Network, Spec, Scales], prior: Any):
+    spec = learned[1]
+    return _law(spec, _mapped(lambda each: _told_and_found(learned, each)[0], spec.encode(prior, {}), spec))
 
 
 def _mapped(one: Any, encoded: Encoded, spec: Spec) -> Any:

@@ -33,8 +33,7 @@ class Filtered(eqx.Module):
     @property
     def effective_components(self) -> Float[Array, " T"]:
         """exp(entropy of the weights): one where all but one have died."""
-        weights = jnp.exp(self.parts.log_weights)
-        return jnp.exp(-jnp.sum(weights * jnp.maximum(self.parts.log_weights, -100.0), -1))
+        return self.parts.effective_num
 
 
 def filter_mixture(update: Any, observed: Any, *, initial: Any, dynamics: Dynamics) -> Filtered:

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-_SUM_TOLERANCE = 1e-3  # float32 weights of many components
+SUM_TOLERANCE = 1e-3  # float32 weights of many components
 _NO_WEIGHT = -1e4  # the logarithm of what stands for no weight
 
 
@@ -33,9 +33,7 @@ class Components(NamedTuple):
 
     def log_prob(self, x: Float[Array, "*x n"]) -> Float[Array, "*x"]:
         """Log density of one problem's mixture at points `(..., n)`, in nats: NumPyro's, by one small inverse."""
-        white = solve_triangular(
-            self.scale_tril, jnp.broadcast_to(jnp.eye(self.size), self.scale_tril.shape), lower=True
-        )
+        white = inverse_lower(self.scale_tril)
         z = jnp.einsum("kij,...kj->...ki", white, x[..., None, :] - self.mean)
         log_scale = jnp.sum(jnp.log(jnp.diagonal(white, axis1=-2, axis2=-1)), -1)
         each = self.log_weights - 0.5 * jnp.sum(z**2, -1) + log_scale
@@ -47,6 +45,11 @@ class Components(NamedTuple):
         return self.log_weights > 0.1 * _NO_WEIGHT
 
     @property
+    def effective_num(self) -> Float[Array, "..."]:
+        """exp(entropy of the weights): K where all are equal, 1 where one has all the weight."""
+        return jnp.exp(-jnp.sum(jnp.exp(self.log_weights) * jnp.maximum(self.log_weights, -100.0), -1))
+
+    @property
     def num(self) -> int:
         """K, how many there are."""
         return self.mean.shape[-2]
@@ -55,6 +58,12 @@ class Components(NamedTuple):
     def size(self) -> int:
         """n, coordinates of a value."""
         return self.mean.shape[-1]
+
+
+def inverse_lower(matrix: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
+    """The inverse of lower triangular matrices."""
+    eye = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
+    return solve_triangular(matrix, eye, lower=True)
 
 
 def gaussian_mixture(
@@ -95,7 +104,7 @@ def _check(weights: np.ndarray, mean: np.ndarray, name: str, spread: np.ndarray)
     for what, values in (("weights", weights), ("mean", mean), (name, spread)):
         if not np.isfinite(values).all():
             raise ValueError(f"`{what}` must be finite; got {values}.")
-    if weights.ndim < 1 or (weights < 0).any() or (np.abs(weights.sum(-1) - 1) > _SUM_TOLERANCE).any():
+    if weights.ndim < 1 or (weights < 0).any() or (np.abs(weights.sum(-1) - 1) > SUM_TOLERANCE).any():
         raise ValueError(f"`weights` must not be negative and must sum to 1; got {weights}, sum {weights.sum(-1)}.")
     num = weights.shape[-1]
     if mean.shape[: weights.ndim] != weights.shape or mean.ndim - weights.ndim > 1:

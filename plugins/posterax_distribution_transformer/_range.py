@@ -24,6 +24,11 @@ class Outside(NamedTuple):
     figures: Bool[Array, "... f"]
     together: Bool[Array, "..."]
 
+    @property
+    def anywhere(self) -> Bool[Array, "..."]:
+        """Whether anything is."""
+        return self.figures.any(-1) | self.together
+
 
 class Range(eqx.Module):
     """What prior and data looked like in training: the extremes of some figures, and how they went together.
@@ -68,8 +73,7 @@ class Range(eqx.Module):
 
     def words(self, outside: Outside, figures: Any) -> str:
         """What is outside, in words; empty where nothing is."""
-        out, together = np.asarray(outside.figures), np.asarray(outside.together)
-        anywhere = out.any(-1) | together
+        out, anywhere = np.asarray(outside.figures), np.asarray(outside.anywhere)
         if not anywhere.any():
             return ""
         values = np.asarray(figures, float)
@@ -116,10 +120,13 @@ def _of_mixture(parts: Components, scales: Scales) -> list[tuple[str, Array]]:
     mean, covariance = mixture_moments(parts)
     units = scales.latent
     middle, spread = units(mean), jnp.log(jnp.sqrt(jnp.diagonal(covariance, axis1=-2, axis2=-1)) / units.size)
-    counts = jnp.exp(-jnp.sum(jnp.exp(parts.log_weights) * jnp.maximum(parts.log_weights, -100.0), -1))
     live = jnp.exp(parts.log_weights)[..., None] > 1e-3
     sd = jnp.log(jnp.sqrt(jnp.diagonal(parts.covariance, axis1=-2, axis2=-1)) / units.size)
     narrow = jnp.min(jnp.where(live, sd, jnp.inf), (-1, -2))
     found = [(f"mean of the prior, coordinate {i},", middle[..., i]) for i in range(parts.size)]
     found += [(f"log sd of the prior, coordinate {i},", spread[..., i]) for i in range(parts.size)]
-    return [*found, ("effective number of components of the prior", counts), ("least log sd of a component", narrow)]
+    return [
+        *found,
+        ("effective number of components of the prior", parts.effective_num),
+        ("least log sd of a component", narrow),
+    ]

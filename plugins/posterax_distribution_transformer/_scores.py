@@ -55,24 +55,23 @@ def score(fitted: DistributionTransformer, experiment: Any, num: int, *, key: An
     On grids of the real number behind a latent on the line, or of the plane; for `LinearGaussian` in more dimensions
     by draws from the exact posterior, paired with the truth.
     """
-    exact = _EXACT[type(experiment)]
     shared = experiment.outcome_table(jax.nn.sigmoid(_LOGITS)) if isinstance(experiment, QuantumParameter) else None
-
-    @eqx.filter_jit
-    def chunk(learned, experiment, shared, keys):
-        problem, (network, spec, scales) = experiment.problem(), learned
-
-        def one(key):
-            prior, latent, observed = problem.draw(key=key)
-            parts = posterior_parts((network, spec, scales), spec.encode(prior, observed))
-            data = {name: rows if rows.present is not None else rows.values for name, rows in observed.items()}
-            return exact(experiment, prior, data, spec.real(latent), parts, shared, jr.fold_in(key, 1))
-
-        return jax.vmap(one)(keys)
-
     keys = jr.split(key, num)
-    found = [chunk(fitted.learned(), experiment, shared, keys[i : i + _CHUNK]) for i in range(0, num, _CHUNK)]
+    found = [_chunk(fitted.learned(), experiment, shared, keys[i : i + _CHUNK]) for i in range(0, num, _CHUNK)]
     return Score(*(np.concatenate([np.asarray(part[i], float) for part in found]) for i in range(3)))
+
+
+@eqx.filter_jit
+def _chunk(learned: Any, experiment: Any, shared: Array | None, keys: Array) -> tuple[Array, Array, Array]:
+    exact, problem, spec = _EXACT[type(experiment)], experiment.problem(), learned[1]
+
+    def one(key):
+        prior, latent, observed = problem.draw(key=key)
+        parts = posterior_parts(learned, spec.encode(prior, observed))
+        data = {name: rows if rows.present is not None else rows.values for name, rows in observed.items()}
+        return exact(experiment, prior, data, spec.real(latent), parts, shared, jr.fold_in(key, 1))
+
+    return jax.vmap(one)(keys)
 
 
 _LOGITS = jnp.linspace(-12.0, 12.0, 1201)  # of the quantum parameter

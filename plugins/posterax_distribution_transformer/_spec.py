@@ -11,11 +11,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ._bijection import Bijection, inverse
-from ._mixture import Components, components_of, describe, is_mixture
+from ._mixture import SUM_TOLERANCE, Components, components_of, describe, is_mixture
 from ._problem import InferenceProblem, Rows, as_rows
 from ._tokens import Tokens, Units, component_features, row_features
-
-_SUM_TOLERANCE = 1e-3  # of weights that are given
 
 
 class Encoded(eqx.Module):
@@ -33,7 +31,7 @@ class Encoded(eqx.Module):
         """Whether the numbers of each problem are finite, and weights sum to 1."""
         if isinstance(self.prior, Components):
             log_weights, mean, tril = self.prior
-            fine = jnp.abs(jax.nn.logsumexp(log_weights, -1)) < _SUM_TOLERANCE
+            fine = jnp.abs(jax.nn.logsumexp(log_weights, -1)) < SUM_TOLERANCE
             fine &= jnp.isfinite(mean).all((-1, -2)) & jnp.isfinite(tril).all((-1, -2, -3))
             fine &= (jnp.diagonal(tril, axis1=-2, axis2=-1) > 0).all((-1, -2))
         else:
@@ -207,7 +205,7 @@ def numbers_of(prior: Any, leaf_axes: tuple[int, ...]) -> Float[Array, "... p"]:
 def check_components(parts: Components) -> None:
     """Raises `ValueError` for components that are no mixture of normals."""
     weights, mean, tril = (np.asarray(part) for part in (np.exp(parts.log_weights), parts.mean, parts.scale_tril))
-    if not np.isfinite(weights).all() or not (np.abs(weights.sum(-1) - 1) < _SUM_TOLERANCE).all():
+    if not np.isfinite(weights).all() or not (np.abs(weights.sum(-1) - 1) < SUM_TOLERANCE).all():
         raise ValueError(f"`prior` has weights that are not finite or do not sum to 1: {weights}.")
     if not np.isfinite(mean).all():
         raise ValueError(f"`prior` has means that are not finite: {mean}.")

@@ -5,10 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
-from ._mixture import Components
+from ._mixture import Components, inverse_lower
 
 LIMITS = (-11.0, 11.0)  # of the logarithms of scales
 _NO_WEIGHT = -14.0
@@ -60,7 +59,7 @@ def component_features(parts: Components, units: Units, diagonal: bool) -> Float
     """The numbers that a head would give for each component: log weight, mean, logarithms of scales, below B."""
     tril = parts.scale_tril / units.size[:, None]
     size = parts.size
-    white = solve_triangular(tril, jnp.broadcast_to(jnp.eye(size), tril.shape), lower=True)
+    white = inverse_lower(tril)
     sharp = jnp.diagonal(white, axis1=-2, axis2=-1)
     numbers = [
         jnp.maximum(parts.log_weights, _NO_WEIGHT)[..., None],
@@ -75,8 +74,5 @@ def component_features(parts: Components, units: Units, diagonal: bool) -> Float
 
 def to_components(mixture: Any, units: Units) -> Components:
     """Components in the units of the latent, of a `Whitened` mixture in standard ones."""
-    size = mixture.mean.shape[-1]
-    eye = jnp.broadcast_to(jnp.eye(size), mixture.lower.shape)
-    tril = solve_triangular(mixture.lower, eye, lower=True, unit_diagonal=True)
-    tril = units.size[:, None] * tril * jnp.exp(mixture.log_scale)[..., None, :]
+    tril = units.size[:, None] * inverse_lower(mixture.lower) * jnp.exp(mixture.log_scale)[..., None, :]
     return Components(mixture.log_weights, units.centre + units.size * mixture.mean, tril)
