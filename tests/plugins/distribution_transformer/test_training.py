@@ -122,7 +122,7 @@ from posterax import save, Checkpoint
 from posterax_distribution_transformer import *
 problem = LinearGaussian.of(MixtureMetaPrior(2)).problem()
 model = DistributionTransformer(width=16, heads=2, depth=1, hidden=16, num_steps=3000, batch_size=32)
-where = Checkpoint(sys.argv[1], every_seconds=0.2)
+where = Checkpoint(sys.argv[1], every=0.2)
 save(sys.argv[2], model.fit(problem, key=jr.key(0), checkpoint=where, progress=False).network)
 """
 
