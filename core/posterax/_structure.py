@@ -159,6 +159,9 @@ def _decode_class(name: str, fields: dict, arrays, like, path: str) -> Any:
     if not (like is None or isinstance(like, cls)):
         raise CheckpointError(f"The file holds a {name!r} at {path or 'its root'}; `like` has {type(like).__name__}.")
     self = object.__new__(cls)
+    for field in dataclasses.fields(cls):  # one that came after the file was written has its default
+        if field.name not in fields and field.default is not dataclasses.MISSING:
+            object.__setattr__(self, field.name, field.default)
     for field, value in fields.items():
         decoded = decode(value, arrays, like=getattr(like, field, None), path=f"{path}.{field}")
         object.__setattr__(self, field, decoded)

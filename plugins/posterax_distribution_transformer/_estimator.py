@@ -39,6 +39,8 @@ class DistributionTransformer(Estimator):
 
     - `num_components`: K of the posterior, for priors that are no mixtures. A mixture prior gives as many as it has.
     - `width`, `heads`, `depth`, `hidden`: of tokens, of attention, of layers, of the perceptron in each layer.
+    - `encoder_depth`: layers in which the rows of data attend to each other first. The paper has none; they are wanted
+      where rows speak together only, as pairs of (x, y) do of a length-scale.
     - `diagonal`: components with diagonal covariances.
     - `trunk`: "transformer"; or "deepsets", without attention, the baseline that has the prior as features.
     - `prior_weight`: of the term of the loss that makes the same head tell the prior.
@@ -60,6 +62,7 @@ class DistributionTransformer(Estimator):
     heads: int = eqx.field(static=True, default=4)
     depth: int = eqx.field(static=True, default=3)
     hidden: int = eqx.field(static=True, default=64)
+    encoder_depth: int = eqx.field(static=True, default=0)
     diagonal: bool = eqx.field(static=True, default=False)
     trunk: Literal["transformer", "deepsets"] = eqx.field(static=True, default="transformer")
     prior_weight: float = eqx.field(static=True, default=1.0)
@@ -80,6 +83,10 @@ class DistributionTransformer(Estimator):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer, 1 or more; got {value!r}.")
+        if isinstance(self.encoder_depth, bool) or not isinstance(self.encoder_depth, int) or self.encoder_depth < 0:
+            raise ValueError(f"`encoder_depth` must be an integer, 0 or more; got {self.encoder_depth!r}.")
+        if self.encoder_depth and self.trunk == "deepsets":
+            raise ValueError('`encoder_depth` is of attention, which the trunk "deepsets" does without; it must be 0.')
         if self.width % self.heads:
             raise ValueError(f"`width` must be a multiple of `heads`; got {self.width} and {self.heads}.")
         if self.trunk not in TRUNKS:
@@ -206,7 +213,8 @@ class DistributionTransformer(Estimator):
         return make_network(
             out if spec.is_mixture else spec.num_parameters, [2 * columns for _, columns, _, _ in spec.sources],
             0 if spec.is_mixture else spec.num_components, out,
-            width=self.width, heads=self.heads, depth=self.depth, hidden=self.hidden, trunk=self.trunk, key=key,
+            width=self.width, heads=self.heads, depth=self.depth, hidden=self.hidden, trunk=self.trunk,
+            encoder_depth=self.encoder_depth, key=key,
         )  # fmt: skip
 
     def _optimiser(self) -> optax.GradientTransformation:

@@ -108,6 +108,27 @@ class Block(eqx.Module):
         return x + self.rows(self.norms[2](x))
 
 
+class Mixing(eqx.Module):
+    """A layer of the encoder: rows of data attend to each other, then a perceptron, each added to what came in."""
+
+    among: Attention
+    rows: Perceptron
+    norms: tuple[Norm, Norm]
+
+    @staticmethod
+    def init(width: int, heads: int, hidden: int, rng: np.random.Generator) -> "Mixing":
+        """Adds nothing at first."""
+        among = Attention.init(width, heads, rng, zero=True)
+        rows = Perceptron.init(width, hidden, width, rng, zero=True)
+        return Mixing(among, rows, (Norm.init(width), Norm.init(width)))
+
+    def __call__(self, x, present):
+        """The rows, one layer on."""
+        y = self.norms[0](x)
+        x = x + self.among(y, y, present)
+        return x + self.rows(self.norms[1](x))
+
+
 class Pooled(eqx.Module):
     """A layer without attention: each token sees the means of all tokens and of the data (deep sets)."""
 
@@ -149,6 +170,7 @@ class Network(eqx.Module):
     - `sources`: one for each source of data: embeds its rows.
     - `layers`: the trunk's, stacked.
     - `head`: from a token to the numbers of a normal; prior and posterior share it.
+    - `encoder`: layers among the rows of data, stacked; or None.
     """
 
     prior: Perceptron
@@ -156,6 +178,7 @@ class Network(eqx.Module):
     sources: tuple[Perceptron, ...]
     layers: Block | Pooled
     head: Perceptron
+    encoder: Mixing | None = None
 
     def __call__(self, seen: Tokens) -> tuple[Float[Array, "K p"], Float[Array, "K p"]]:
         """Numbers of the prior's and of the posterior's normals, `(K, p)` each: see `read`."""
@@ -164,21 +187,20 @@ class Network(eqx.Module):
             tokens = jax.vmap(lambda slot: slot(tokens[0]))(self.slots)
         memory = jnp.concatenate([embed(rows) for embed, rows in zip(self.sources, seen.sources, strict=True)])
         present = jnp.concatenate(seen.present)
-
-        def layer(x, block):
-            return block(x, live, memory, present), None
-
-        last, _ = jax.lax.scan(layer, tokens, self.layers)
+        if self.encoder is not None:
+            memory, _ = jax.lax.scan(lambda rows, mix: (mix(rows, present), None), memory, self.encoder)
+        last, _ = jax.lax.scan(lambda x, block: (block(x, live, memory, present), None), tokens, self.layers)
         return self.head(tokens), self.head(last)
 
 
 def make_network(
     prior_size: int, source_sizes: Sequence[int], num_slots: int, out: int,
-    *, width: int, heads: int, depth: int, hidden: int, trunk: str, key: PRNGKeyArray,
+    *, width: int, heads: int, depth: int, hidden: int, trunk: str, encoder_depth: int, key: PRNGKeyArray,
 ) -> Network:  # fmt: skip
     """A network at random.
 
     - `num_slots`: K for a prior of parameters; 0 for mixtures, whose components are the tokens.
+    - `encoder_depth`: layers among the rows of data; 0 for none.
     """
     rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().tolist())
     layer = {"transformer": Block, "deepsets": Pooled}[trunk]
@@ -192,6 +214,9 @@ def make_network(
         sources=tuple(perceptron(size, width) for size in source_sizes),
         layers=_stacked([layer.init(width, heads, hidden, rng) for _ in range(depth)]),
         head=perceptron(width, out),
+        encoder=_stacked([Mixing.init(width, heads, hidden, rng) for _ in range(encoder_depth)])
+        if encoder_depth
+        else None,
     )
 
 

@@ -92,6 +92,14 @@ def test_a_registered_estimator_comes_back_without_help(tmp_path):
     assert jnp.array_equal(after.infer(x).loc, before.infer(x).loc)
 
 
+def test_a_file_from_before_a_field_was_added_has_its_default(tmp_path):
+    save(tmp_path / "new", net())
+    header, arrays = _files.read(tmp_path / "new")
+    del header["structure"]["fields"]["scale"]
+    _files.write(tmp_path / "old", {k: v for k, v in header.items() if k not in ("leaves", "format")}, arrays)
+    assert eqx.tree_equal(load(tmp_path / "old", like=net()), Net(net().layers))
+
+
 def test_an_unregistered_class_needs_an_equal_object(tmp_path):
     before = net()
     save(tmp_path / "thing", before)

@@ -50,7 +50,7 @@ def plane():
 
 @pytest.fixture(scope="module")
 def length():
-    return untrained(LengthScale(4).problem())
+    return untrained(LengthScale(4).problem(), encoder_depth=2)
 
 
 PRIOR = {
@@ -65,6 +65,17 @@ POINTS = np.random.default_rng(1).normal(size=(6, 2))
 def mixture(order=(0, 1, 2)):
     given = {name: values[list(order)] for name, values in PRIOR.items()}
     return gaussian_mixture(given["weights"], given["mean"], covariance=given["covariance"])
+
+
+def test_rows_that_attend_to_each_other_may_come_in_any_order_and_matter_together(length):
+    prior, at = dist.InverseGamma(2.0, 3.0), jnp.array([0.5, 2.0, 7.0])
+    here, turned, without = (
+        length.infer(rows, prior=prior, check=False).log_prob(at) for rows in (ROWS, ROWS[[3, 0, 2, 1]], ROWS[:3])
+    )
+    np.testing.assert_allclose(turned, here, atol=1e-5)
+    assert np.abs(np.asarray(without - here)).max() > 1e-3
+    plain = dataclasses.replace(length, network=dataclasses.replace(length.network, encoder=None))
+    assert np.abs(np.asarray(plain.infer(ROWS, prior=prior, check=False).log_prob(at) - here)).max() > 1e-3
 
 
 @pytest.mark.parametrize("trunk", ["transformer", "deepsets"])
@@ -329,6 +340,10 @@ def test_settings_out_of_range_are_refused():
         DistributionTransformer(depth=0)
     with pytest.raises(ValueError, match="`trunk` must be one of transformer, deepsets"):
         DistributionTransformer(trunk="mlp")
+    with pytest.raises(ValueError, match="`encoder_depth` must be an integer, 0 or more; got -1"):
+        DistributionTransformer(encoder_depth=-1)
+    with pytest.raises(ValueError, match='"deepsets" does without; it must be 0'):
+        DistributionTransformer(encoder_depth=1, trunk="deepsets")
     with pytest.raises(ValueError, match="`drop_sources` must be at least 0 and below 1"):
         DistributionTransformer(drop_sources=1.0)
     with pytest.raises(ValueError, match="has not been trained"):
