@@ -1,4 +1,4 @@
-"""A target in the plane tracked by a network, beside a particle filter: bearings, and ranges with outliers.
+"""A target in the plane tracked by a network, by particles and by Kalman filters: bearings, ranges with outliers.
 
 python examples/16_tracking.py [--steps 60] [--series 20] [--particles 5000] [--output examples-output]
 """
@@ -13,7 +13,15 @@ import jax.random as jr
 import matplotlib
 import numpy as np
 import numpyro.distributions as dist
-from posterax_distribution_transformer import BearingRange, LinearDynamics, filter_mixture, moments, pretrained, split
+from posterax_distribution_transformer import (
+    BearingRange,
+    LinearDynamics,
+    SigmaPointUpdate,
+    filter_mixture,
+    moments,
+    pretrained,
+    split,
+)
 from posterax_particles import FeynmanKac, ParticleFilter, run_filter
 
 matplotlib.use("Agg")
@@ -45,56 +53,69 @@ class Track(FeynmanKac):
         return SENSORS.log_likelihood(x, {name: rows[t] for name, rows in self.data.items()})
 
 
+def kalman(parts, seen):
+    """The unscented update: of one normal, or of each of several."""
+    update = SigmaPointUpdate(lambda x: SENSORS.expected(x)[0], lambda x: SENSORS.expected(x)[1])
+    return update(parts, jnp.append(seen["bearing"], seen["range"]))
+
+
 def main(steps: int, series: int, particles: int, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     fitted = pretrained("bearing-range")
-    start = split(dist.MultivariateNormal(SENSORS.centre, jnp.eye(2)), SENSORS.num_components)
+    start = dist.MultivariateNormal(SENSORS.centre, jnp.eye(2))
     dynamics = LinearDynamics(MATRIX, NOISE, SHIFT)
     paths, data = jax.vmap(lambda key: SENSORS.track(steps, key=key))(jr.split(jr.key(3), series))
 
-    @jax.jit
-    def by_network(data):
-        found = filter_mixture(fitted, data, initial=start, dynamics=dynamics)
-        return found.parts, found.outside, moments(found.law())
+    def by_mixture(update, start):
+        """Means, log densities of the truth, covariances, and what was out of range."""
 
-    @jax.jit
-    def by_particles(data, key):
-        found = run_filter(ParticleFilter(particles), Track(data), key=key)
-        return found.stats["states_mean"], found.stats["states_sd"]
+        def one(data, path):
+            found = filter_mixture(update, data, initial=start, dynamics=dynamics)
+            mean, covariance = moments(found.law())
+            return mean, jax.vmap(lambda parts, x: parts.log_prob(x))(found.parts, path), covariance, found.outside
 
-    clock = {}
+        run = jax.jit(jax.vmap(one))
+        return lambda: run(data, paths)
 
-    def timed(name, call):
+    def by_particles():
+        @jax.jit
+        def one(data, path, key):
+            stats = run_filter(ParticleFilter(particles), Track(data), key=key).stats
+            mean, sd = stats["states_mean"], stats["states_sd"]
+            return mean, dist.Normal(mean, sd).log_prob(path).sum(-1)
+
+        return jax.lax.map(lambda given: one(*given), (data, paths, jr.split(jr.key(4), series)))
+
+    split_start = split(start, SENSORS.num_components)
+    found, clock = {}, {}
+    for name, call in {
+        "network": by_mixture(fitted, split_start),
+        f"{particles} particles": by_particles,
+        "Kalman, unscented": by_mixture(kalman, start),
+        "four of them": by_mixture(kalman, split_start),
+    }.items():
         jax.block_until_ready(call())
         began = time.perf_counter()
-        result = jax.block_until_ready(call())
+        found[name] = jax.block_until_ready(call())
         clock[name] = (time.perf_counter() - began) / (steps * series)
-        return result
 
-    parts, outside, (mean, covariance) = timed("network", lambda: jax.vmap(by_network)(data))
-    keys = jr.split(jr.key(4), series)
-    pf_mean, pf_sd = timed("particles", lambda: jax.lax.map(lambda one: by_particles(*one), (data, keys)))
-
-    error = {
-        "network": np.linalg.norm(np.asarray(mean) - paths, axis=-1),
-        f"{particles} particles": np.linalg.norm(np.asarray(pf_mean) - paths, axis=-1),
-    }
-    density = jax.vmap(jax.vmap(lambda one, x: one.log_prob(x)))(parts, paths)
-    by_normal = dist.Normal(pf_mean, pf_sd).log_prob(paths).sum(-1)
-    print(f"{'':18} {'RMSE':>7} {'median error':>13} {'NLL a step':>11} {'median':>8} {'us a step':>10}")
-    for (name, off), nll, seconds in zip(error.items(), (-density, -by_normal), clock.values(), strict=True):
-        nll = np.asarray(nll, float)
-        print(
-            f"{name:18} {np.sqrt((off**2).mean()):7.3f} {np.median(off):13.3f} {nll.mean():11.3f} {np.median(nll):8.3f}"
-            f" {1e6 * seconds:10.0f}"
-        )
+    error = {name: np.linalg.norm(np.asarray(result[0]) - paths, axis=-1) for name, result in found.items()}
+    head = ("RMSE", "median error", "NLL a step", "first third", "last third", "us a step")
+    print(f"{'':18}" + "".join(f"{word:>13}" for word in head))
+    for name, off in error.items():
+        nll = -np.asarray(found[name][1], float)
+        first, *_, last = np.array_split(nll, 3, axis=1)
+        row = (np.sqrt((off**2).mean()), np.median(off), nll.mean(), first.mean(), last.mean())
+        print(f"{name:18}" + "".join(f"{figure:13.3f}" for figure in row) + f"{1e6 * clock[name]:13.0f}")
+    mean, _, covariance, outside = found["network"]
     print(f"outside of the training's range: {float(np.mean(outside)):.3f} of the steps")
-    print("(particles are scored by a normal with their means and standard deviations)")
+    print("(NLL: of the truth under the filter's law; particles as a normal with their means and standard deviations)")
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
     axes[0].plot(*paths[0].T, color="0.3", linewidth=1, label="truth")
     axes[0].plot(*np.asarray(mean[0]).T, color="C3", linewidth=1, label="network")
-    axes[0].plot(*np.asarray(pf_mean[0]).T, color="C0", linewidth=1, linestyle="--", label="particles")
+    particle_mean = np.asarray(found[f"{particles} particles"][0][0])
+    axes[0].plot(*particle_mean.T, color="C0", linewidth=1, linestyle="--", label="particles")
     angle = np.linspace(0, 2 * np.pi, 60)
     for t in range(0, steps, max(1, steps // 12)):
         root = np.linalg.cholesky(covariance[0, t])
@@ -103,7 +124,7 @@ def main(steps: int, series: int, particles: int, output: Path) -> None:
     axes[0].plot(0, 0, "k^", markersize=6)
     axes[0].set(title="one path, ellipses of two standard deviations", aspect="equal")
     axes[0].legend(frameon=False, fontsize=8)
-    for color, (name, off) in zip(("C3", "C0"), error.items(), strict=True):
+    for color, (name, off) in zip(("C3", "C0", "C2"), error.items(), strict=False):
         axes[1].plot(np.median(off, axis=0), color=color, label=name)
     axes[1].set(xlabel="step", ylabel="median distance from the truth", ylim=(0, None))
     axes[1].legend(frameon=False, fontsize=8)

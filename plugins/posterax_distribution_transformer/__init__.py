@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._dynamics import Dynamics as Dynamics
     from ._dynamics import LinearDynamics as LinearDynamics
     from ._dynamics import SigmaPoints as SigmaPoints
+    from ._dynamics import SigmaPointUpdate as SigmaPointUpdate
     from ._estimator import DistributionTransformer as DistributionTransformer
     from ._experiments import LengthScale as LengthScale
     from ._experiments import LinearGaussian as LinearGaussian
@@ -63,7 +64,7 @@ _HOMES = {
     ),
     "_calibration": ("Calibration", "calibrate"),
     "_correct": ("correct", "hand_off", "posterior_target"),
-    "_dynamics": ("Dynamics", "LinearDynamics", "SigmaPoints"),
+    "_dynamics": ("Dynamics", "LinearDynamics", "SigmaPoints", "SigmaPointUpdate"),
     "_estimator": ("DistributionTransformer",),
     "_experiments": ("LengthScale", "LinearGaussian", "NormalVariance", "QuantumParameter"),
     "_filter": ("Filtered", "filter_mixture", "split"),
@@ -86,6 +87,7 @@ _SOURCE = "Whittle, Ziomek, Rawling and Osborne (2025), arXiv:2502.02463"
 _PARTS = {
     "dt-network": ("_network:Network", "From numbers of prior and data to those of a mixture."),
     "dt-block": ("_network:Block", "A layer with attention."),
+    "dt-mixing": ("_network:Mixing", "A layer of attention among rows of data."),
     "dt-pooled": ("_network:Pooled", "A layer of deep sets."),
     "dt-attention": ("_network:Attention", "Attention of tokens to a memory."),
     "dt-perceptron": ("_network:Perceptron", "Two dense layers."),

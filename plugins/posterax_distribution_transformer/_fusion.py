@@ -76,6 +76,20 @@ class BearingRange(eqx.Module):
             total = total + jnp.log(jnp.where(z <= 0, below, jnp.where(z >= self.furthest, above, inside)))
         return total
 
+    def expected(self, latent: Float[Array, " 2"]) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
+        """Mean and covariance of (sine, cosine, range) at a position, but for clipping: for Kalman filters."""
+        b, r, decay = jnp.arctan2(latent[0], latent[1]), jnp.linalg.norm(latent), self.bearing_sd**2
+        first, second, third = self.shares
+        mean_range = first * r + second + third * self.furthest / 2
+        square_range = first * (r**2 + (0.1 * (r + 1)) ** 2) + 2 * second + third * self.furthest**2 / 3
+        mean = jnp.exp(-decay / 2) * jnp.stack([jnp.sin(b), jnp.cos(b)])
+        twice = jnp.exp(-2 * decay)
+        square = 0.5 * jnp.array([
+            [1 - twice * jnp.cos(2 * b), twice * jnp.sin(2 * b)], [twice * jnp.sin(2 * b), 1 + twice * jnp.cos(2 * b)]
+        ])  # fmt: skip
+        covariance = jnp.zeros((3, 3)).at[:2, :2].set(square - jnp.outer(mean, mean))
+        return jnp.append(mean, mean_range), covariance.at[2, 2].set(square_range - mean_range**2)
+
     @property
     def centre(self) -> Array:
         """m, which motion returns to."""

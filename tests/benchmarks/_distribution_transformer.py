@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 from _study import FULL, kept, study
-from _timing import Figure, fresh, matrix_product, rows, spread
+from _timing import ROOT, Figure, fresh, matrix_product, rows, spread
 
 NUM_PROBLEMS, PAIRED, REPEATS, BATCH = 10_000, 4000, 15, 1000
 SEEDS = 3
+DIMENSIONS, NUM_COMPONENTS = (1, 2, 4, 8, 16, 24), 8
 
 
 def _pretrained(name):
@@ -117,6 +118,63 @@ def conjugate():
             lines.append(f"{size or 1}-D, {num} components (4 in training): " + _told(
                 score(_pretrained(name), case, 1000, key=jr.key(num))))  # fmt: skip
     yield "conjugate", Figure(len(lines), "\n".join(lines))
+
+
+def train_dimension(index: int) -> dict:
+    """Mixture priors of 8 components in n dimensions, four random combinations seen (C.1); other numbers too (C.4)."""
+    import jax.random as jr
+    from posterax_distribution_transformer import DistributionTransformer, LinearGaussian, MixtureMetaPrior
+    from posterax_distribution_transformer._scores import score
+
+    size = DIMENSIONS[index]
+
+    def case(num):
+        return LinearGaussian.of(MixtureMetaPrior(num, size, concentration=1.0), num=4)
+
+    estimator = DistributionTransformer(width=48, hidden=96, depth=3, num_steps=4000, batch_size=256)
+    fitted = estimator.fit(case(NUM_COMPONENTS).problem(), key=jr.key(index), progress=False)
+    found = {str(num): score(fitted, case(num), 1000, key=jr.key(num)).card() for num in (2, 4, NUM_COMPONENTS, 16)}
+    return {"size": size, "components": found}
+
+
+@rows("dimension")
+def dimensions():
+    """The divergence as the dimension grows, at a fixed small training (4,000 steps of 256). Long: FULL=1."""
+    over = range(len(DIMENSIONS))
+    found = study("dt-dimension", over, train_dimension) if FULL else list(kept("dt-dimension", over).values())
+    if len(found) < len(over):
+        yield "dimension", Figure(None, "has not been trained: FULL=1 make bench NAME=distribution_transformer")
+        return
+    lines = []
+    for one in found:
+        each = ", ".join(f"{num} components {card['kl_mean']:.3f}" for num, card in one["components"].items())
+        best = one["components"][str(NUM_COMPONENTS)]["best_normal_kl_mean"]
+        lines.append(f"{one['size']}-D: mean KL {each}; best normal {best:.3f}")
+    yield "dimension", Figure(len(found), "\n".join(lines))
+
+
+@rows("baselines")
+def baselines():
+    """Experiment 4.1 by every method: quadrature, network, best normal, SVI of one and five normals, NUTS."""
+    from _amortised_baselines import variances
+
+    lines = variances(_pretrained("normal-variance"), 500)
+    yield "baselines", Figure(len(lines), "\n".join(lines))
+
+
+@rows("tracking")
+def tracking():
+    """Example 16 on more paths: network, particles, Kalman filters."""
+    import subprocess
+    import sys
+    import tempfile
+
+    told = ""
+    for particles in (1000, 5000):
+        with tempfile.TemporaryDirectory() as folder:
+            run = [sys.executable, str(ROOT / "examples" / "16_tracking.py"), "--particles", str(particles)]
+            told += subprocess.run([*run, "--output", folder], check=True, capture_output=True, text=True).stdout
+    yield "tracking", Figure(told.count("particles  "), told)
 
 
 def _gap(name: str, experiment, row: str):
@@ -263,6 +321,6 @@ def timing():
 
 
 MEASURES = (
-    variance, trainings, calibration, conjugate, _gap("quantum-parameter", _quantum, "quantum-gap"),
-    _gap("length-scale", _length, "length-gap"), filtering, timing,
+    variance, trainings, calibration, conjugate, dimensions, baselines, tracking,
+    _gap("quantum-parameter", _quantum, "quantum-gap"), _gap("length-scale", _length, "length-gap"), filtering, timing,
 )  # fmt: skip
