@@ -128,7 +128,10 @@ def _run(
     else:
         told = f"{len(planned) - len(failed)} of {len(planned)} components passed, level {level}, seed {seed}"
         told += f"; not passed: {', '.join(failed)}" if failed else ""
-        told += "".join(f"; {other} is of kind {kind!r}, which has no checks" for other, kind in others.items())
+        for kind in sorted(set(others.values())):
+            names = [other for other, its in others.items() if its == kind]
+            who = f"{names[0]} is" if len(names) == 1 else f"{len(names)} components are"
+            told += f"; {who} of kind {kind!r}, which has no checks"
         print(told)
     return 1 if failed else 0
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ._arithmetic_rewards import Probe as Probe
     from ._arithmetic_rewards import arithmetic_probe as arithmetic_probe
     from ._bimodal import BimodalMixture as BimodalMixture
+    from ._checkerboard import Checkerboard as Checkerboard
+    from ._circuit import CircuitLikelihood as CircuitLikelihood
+    from ._circuit import TreeCircuit as TreeCircuit
     from ._conjugate_normal import ConjugateNormal as ConjugateNormal
     from ._decoder import Decoder as Decoder
     from ._decoder import DecoderConfig as DecoderConfig
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
     from ._hidden_markov import HiddenMarkovChain as HiddenMarkovChain
     from ._hidden_markov import HMMFiltered as HMMFiltered
     from ._hidden_markov import HMMSmoothed as HMMSmoothed
+    from ._ising import IsingLattice as IsingLattice
     from ._kalman import Forecast as Forecast
     from ._kalman import KalmanFiltered as KalmanFiltered
     from ._kalman import KalmanSmoothed as KalmanSmoothed
     from ._local_level import local_level_log_likelihood as local_level_log_likelihood
     from ._local_level import local_level_predictions as local_level_predictions
+    from ._markov_chain import MarkovChainLaw as MarkovChainLaw
     from ._nile import Nile as Nile
     from ._nile import nile as nile
     from ._nile import nile_exact as nile_exact
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
     from ._problem import Problem as Problem
     from ._state_space import LinearGaussianStateSpace as LinearGaussianStateSpace
     from ._state_space_posterior import StateSpacePosterior as StateSpacePosterior
+    from ._subset_marginals import SubsetMarginals as SubsetMarginals
+    from ._subset_marginals import assignments as assignments
 
 _HOMES = {
     "_arithmetic": (
@@ -58,6 +65,8 @@ _HOMES = {
     ),
     "_arithmetic_rewards": ("ArithmeticReward", "Probe", "arithmetic_probe"),
     "_bimodal": ("BimodalMixture",),
+    "_checkerboard": ("Checkerboard",),
+    "_circuit": ("CircuitLikelihood", "TreeCircuit"),
     "_conjugate_normal": ("ConjugateNormal",),
     "_decoder": ("Decoder", "DecoderConfig", "RopeScaling"),
     "_eight_schools": ("EightSchools", "eight_schools", "eight_schools_exact"),
@@ -65,12 +74,15 @@ _HOMES = {
     "_emission": ("AbstractEmission", "CategoricalEmission", "GaussianEmission"),
     "_funnel": ("NealsFunnel",),
     "_hidden_markov": ("HMMFiltered", "HMMSmoothed", "HiddenMarkovChain"),
+    "_ising": ("IsingLattice",),
     "_kalman": ("Forecast", "KalmanFiltered", "KalmanSmoothed"),
     "_local_level": ("local_level_log_likelihood", "local_level_predictions"),
+    "_markov_chain": ("MarkovChainLaw",),
     "_nile": ("Nile", "nile", "nile_exact"),
     "_problem": ("ExactAnswers", "Problem"),
     "_state_space": ("LinearGaussianStateSpace",),
     "_state_space_posterior": ("StateSpacePosterior",),
+    "_subset_marginals": ("SubsetMarginals", "assignments"),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore

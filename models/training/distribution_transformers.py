@@ -42,7 +42,7 @@ EXPERIMENTS = {
     "quantum-parameter": (QuantumParameter(), {"depth": 3, "num_steps": 4000, "batch_size": 256}),
     "length-scale": (
         LengthScale(),
-        {"depth": 3, "encoder_depth": 3, "width": 48, "hidden": 96, "num_steps": 12_000, "batch_size": 256},
+        {"depth": 3, "encoder_depth": 3, "width": 48, "hidden": 96, "num_steps": 24_000, "batch_size": 256},
     ),
     "bearing-range": (
         BearingRange(),

@@ -13,6 +13,7 @@ from ._estimator import DistributionTransformer
 PRETRAINED = (
     "bearing-range",
     "gaussian-mixture-1d",
+    "gaussian-mixture-2d",
     "normal-variance",
     "quantum-parameter",
 )
@@ -29,6 +30,7 @@ def pretrained(name: str) -> DistributionTransformer:
 
     - "normal-variance": the variance of one centred normal number, inverse gamma priors (`NormalVariance()`).
     - "gaussian-mixture-1d": mixture priors on the line, seen in noise of variance 1 (`LinearGaussian`).
+    - "gaussian-mixture-2d": mixture priors in the plane, each coordinate seen in noise of variance 1.
     - "quantum-parameter": beta priors, ten binary outcomes (`QuantumParameter()`).
     - "bearing-range": a position in the plane, mixture priors, two sensors (`BearingRange()`).
 

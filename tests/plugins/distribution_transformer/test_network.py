@@ -19,7 +19,7 @@ from posterax_distribution_transformer import (
     gaussian_mixture,
 )
 from posterax_distribution_transformer._estimator import _survey, posterior_parts
-from posterax_distribution_transformer._network import read
+from posterax_distribution_transformer._network import Attention, read
 from posterax_distribution_transformer._spec import spec_of
 from posterax_distribution_transformer._tokens import Units, component_features, to_components
 
@@ -121,6 +121,13 @@ def test_a_mask_is_a_removal(plane, length):
     padded = Rows(np.concatenate([ROWS[:2], np.full((2, 2), np.inf)]), np.array([True, True, False, False]))
     same = length.infer(padded, prior=dist.InverseGamma(2.0, 3.0), check=False)
     np.testing.assert_allclose(some.log_prob(jnp.array([0.5, 3.0])), same.log_prob(jnp.array([0.5, 3.0])), atol=1e-5)
+
+
+def test_attention_to_nothing_takes_nothing():
+    attention = Attention.init(8, 2, np.random.default_rng(0), zero=False)
+    x, memory = jnp.ones((3, 8)), jnp.ones((4, 8))
+    np.testing.assert_array_equal(attention(x, memory, jnp.zeros(4, bool)), 0.0)
+    assert np.abs(attention(x, memory, jnp.arange(4) < 1)).min() > 0
 
 
 def test_without_data_the_prior_comes_back(plane, length):

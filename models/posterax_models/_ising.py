@@ -1,0 +1,121 @@
+"""The Ising model on a periodic lattice, solved exactly by a transfer matrix over its columns."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+_TALLEST = 12
+
+
+class IsingLattice(eqx.Module):
+    r"""Spins $s = 2 x - 1$, x in {0, 1}, with $\log f(x) = c \sum_{(i, j)} s_i s_j + h \sum_i s_i$.
+
+    The sum goes over neighbours on a torus: each site with the next one in its row and the next one in its column (in a
+    lattice of two rows these are joined twice). Sites are counted row by row.
+
+    - `rows`, `columns`: of the lattice; at most 12 rows for exact answers.
+    - `coupling`: c, of an edge. The critical one of a large lattice is 0.4407. `field`: h.
+
+    Source: Onsager (1944), doi:10.1103/PhysRev.65.117.
+    """
+
+    rows: int = eqx.field(static=True, default=4)
+    columns: int = eqx.field(static=True, default=4)
+    coupling: float = 0.2
+    field: float = 0.0
+
+    def __check_init__(self):
+        for name in ("rows", "columns"):
+            if not 2 <= getattr(self, name):
+                raise ValueError(f"`{name}` must be 2 or more; got {getattr(self, name)}.")
+
+    @property
+    def num_sites(self) -> int:
+        """D."""
+        return self.rows * self.columns
+
+    def log_weight(self, x: Int[Array, "... D"]) -> Float[Array, "..."]:
+        """Log f, in nats; log Z is not taken off."""
+        s = (2.0 * jnp.asarray(x) - 1.0).reshape(*jnp.shape(x)[:-1], self.rows, self.columns)
+        pairs = s * (jnp.roll(s, -1, -1) + jnp.roll(s, -1, -2))
+        return jnp.sum(self.coupling * pairs + self.field * s, (-1, -2))
+
+    def log_partition(self) -> float:
+        """Log Z, in nats, exact in float64."""
+        return self._powers()[1][-1]
+
+    def entropy(self) -> float:
+        """Of the law, in nats: log Z - E log f."""
+        around = self._powers()[0][-2].T * self._powers()[0][0]  # weights of two neighbouring columns
+        energy = (
+            self.columns
+            * np.sum(around * _log_transfer(self.rows, float(self.coupling), float(self.field)))
+            / np.sum(around)
+        )
+        return self.log_partition() - float(energy)
+
+    def column_probs(self) -> Float[np.ndarray, " states"]:
+        """The law of a column: of its 2^rows states, first site in the most significant bit."""
+        diagonal = np.diagonal(self._powers()[0][-1])
+        return diagonal / diagonal.sum()
+
+    def pair_probs(self, apart: int) -> Float[np.ndarray, "states states"]:
+        """The law of two columns that are `apart` columns from each other, between 1 and `columns` - 1."""
+        if not 1 <= apart < self.columns:
+            raise ValueError(f"`apart` must be between 1 and {self.columns - 1}; got {apart}.")
+        powers = self._powers()[0]
+        joint = powers[apart - 1] * powers[self.columns - apart - 1].T
+        return joint / joint.sum()
+
+    def sample(self, num: int, *, key: PRNGKeyArray) -> Int[Array, "num D"]:
+        """Independent exact draws: column after column, each given the last one and the first."""
+        with np.errstate(divide="ignore"):
+            log_powers = [jnp.asarray(np.log(power / power.max()), jnp.float32) for power in self._powers()[0]]
+        first_law = jnp.log(jnp.asarray(self.column_probs(), jnp.float32))
+        draw = jax.jit(lambda key, logits: jr.categorical(key, logits, -1))
+        keys = jr.split(key, self.columns)
+        first = draw(keys[0], jnp.broadcast_to(first_law, (num, len(first_law))))
+        found = [first]
+        for t in range(1, self.columns):
+            back = log_powers[self.columns - t - 1][:, first].T  # from the candidate on to the first again
+            found.append(draw(keys[t], log_powers[0][found[-1]] + back))
+        bits = 2 ** np.arange(self.rows)[::-1]
+        columns = jnp.stack(found, -1)  # (num, columns)
+        x = (columns[:, None, :] // bits[:, None]) % 2
+        return x.reshape(num, self.num_sites)
+
+    def _powers(self) -> tuple[list[np.ndarray], list[float]]:
+        if self.rows > _TALLEST:
+            raise ValueError(f"`rows` must be at most {_TALLEST} for exact answers; got {self.rows}. Turn the lattice.")
+        return _powers(self.rows, self.columns, float(self.coupling), float(self.field))
+
+
+@functools.lru_cache(maxsize=8)
+def _log_transfer(rows: int, coupling: float, field: float) -> np.ndarray:
+    """Log weights of a column followed by another one, of which each brings half of its own."""
+    states = np.arange(2**rows)
+    s = 2.0 * ((states[:, None] // 2 ** np.arange(rows)[::-1]) % 2) - 1.0
+    own = coupling * (s * np.roll(s, -1, 1)).sum(1) + field * s.sum(1)
+    return coupling * s @ s.T + 0.5 * (own[:, None] + own)
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(rows: int, columns: int, coupling: float, field: float) -> tuple[list[np.ndarray], list[float]]:
+    """The transfer matrix to the powers 1 to `columns`, each scaled, and the log traces of the true ones."""
+    matrix = _log_transfer(rows, coupling, field)
+    peak = matrix.max()
+    one = np.exp(matrix - peak)
+    powers, scales, traces = [one], [peak], []
+    for _ in range(columns - 1):
+        following = powers[-1] @ one
+        top = following.max()
+        powers.append(following / top)
+        scales.append(scales[-1] + peak + np.log(top))
+    for power, scale in zip(powers, scales, strict=True):
+        traces.append(float(scale + np.log(np.trace(power))))
+    return powers, traces
