@@ -131,7 +131,7 @@ def train_dimension(index: int) -> dict:
     def case(num):
         return LinearGaussian.of(MixtureMetaPrior(num, size, concentration=1.0), num=4)
 
-    estimator = DistributionTransformer(width=48, hidden=96, depth=3, num_steps=4000, batch_size=256)
+    estimator = DistributionTransformer(width=48, hidden=96, depth=3, num_steps=3000, batch_size=256)
     fitted = estimator.fit(case(NUM_COMPONENTS).problem(), key=jr.key(index), progress=False)
     found = {str(num): score(fitted, case(num), 1000, key=jr.key(num)).card() for num in (2, 4, NUM_COMPONENTS, 16)}
     return {"size": size, "components": found}
@@ -139,7 +139,7 @@ def train_dimension(index: int) -> dict:
 
 @rows("dimension")
 def dimensions():
-    """The divergence as the dimension grows, at a fixed small training (4,000 steps of 256). Long: FULL=1."""
+    """The divergence as the dimension grows, at a fixed small training (3,000 steps of 256). Long: FULL=1."""
     over = range(len(DIMENSIONS))
     found = study("dt-dimension", over, train_dimension) if FULL else list(kept("dt-dimension", over).values())
     if len(found) < len(over):
