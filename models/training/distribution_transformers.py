@@ -1,4 +1,4 @@
-"""Trains the distribution transformers that the wheel brings, one by name; minutes to half an hour on 2 cores each.
+"""Trains the distribution transformers that the wheel brings, one by name; minutes to an hour on 2 cores each.
 
     python models/training/distribution_transformers.py NAME [FOLDER] [--seed 0] [--steps N]
 

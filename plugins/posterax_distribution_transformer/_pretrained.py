@@ -14,6 +14,7 @@ PRETRAINED = (
     "bearing-range",
     "gaussian-mixture-1d",
     "gaussian-mixture-2d",
+    "length-scale",
     "normal-variance",
     "quantum-parameter",
 )
@@ -32,6 +33,7 @@ def pretrained(name: str) -> DistributionTransformer:
     - "gaussian-mixture-1d": mixture priors on the line, seen in noise of variance 1 (`LinearGaussian`).
     - "gaussian-mixture-2d": mixture priors in the plane, each coordinate seen in noise of variance 1.
     - "quantum-parameter": beta priors, ten binary outcomes (`QuantumParameter()`).
+    - "length-scale": of a Gaussian process on a line, up to ten noisy values, inverse gamma priors (`LengthScale()`).
     - "bearing-range": a position in the plane, mixture priors, two sensors (`BearingRange()`).
 
     Raises `ValueError` for another name. `card(name)` tells how it was trained and how good it is.
