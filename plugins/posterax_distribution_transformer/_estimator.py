@@ -41,6 +41,8 @@ class DistributionTransformer(Estimator):
     - `width`, `heads`, `depth`, `hidden`: of tokens, of attention, of layers, of the perceptron in each layer.
     - `encoder_depth`: layers in which the rows of data attend to each other first. The paper has none; they are wanted
       where rows speak together only, as pairs of (x, y) do of a length-scale.
+    - `residual`: for mixture priors: the head tells what changes of each component, not the component anew, so that a
+      token need not carry all numbers of its covariance. The paper has none; wanted in more than a few dimensions.
     - `diagonal`: components with diagonal covariances.
     - `trunk`: "transformer"; or "deepsets", without attention, the baseline that has the prior as features.
     - `prior_weight`: of the term of the loss that makes the same head tell the prior.
@@ -63,6 +65,7 @@ class DistributionTransformer(Estimator):
     depth: int = eqx.field(static=True, default=3)
     hidden: int = eqx.field(static=True, default=64)
     encoder_depth: int = eqx.field(static=True, default=0)
+    residual: bool = eqx.field(static=True, default=False)
     diagonal: bool = eqx.field(static=True, default=False)
     trunk: Literal["transformer", "deepsets"] = eqx.field(static=True, default="transformer")
     prior_weight: float = eqx.field(static=True, default=1.0)
@@ -208,13 +211,17 @@ class DistributionTransformer(Estimator):
             )  # fmt: skip
 
     def _network(self, spec: Spec, key: PRNGKeyArray) -> Network:
+        if self.residual and not spec.is_mixture:
+            raise ValueError(
+                f"`residual` is for mixture priors, whose components it changes; got {spec.family} priors."
+            )
         below = 0 if self.diagonal else spec.size * (spec.size - 1) // 2
         out = 1 + 2 * spec.size + below
         return make_network(
             out if spec.is_mixture else spec.num_parameters, [2 * columns for _, columns, _, _ in spec.sources],
             0 if spec.is_mixture else spec.num_components, out,
             width=self.width, heads=self.heads, depth=self.depth, hidden=self.hidden, trunk=self.trunk,
-            encoder_depth=self.encoder_depth, key=key,
+            encoder_depth=self.encoder_depth, residual=self.residual, key=key,
         )  # fmt: skip
 
     def _optimiser(self) -> optax.GradientTransformation:

@@ -54,7 +54,18 @@ def divergence() -> ObjectiveCase:
     problem = InferenceProblem(_standard, _noise)
     spec = spec_of(problem, 1, False, key=jr.key(0))
     network = make_network(
-        3, [2], 0, 3, width=4, heads=1, depth=1, hidden=4, trunk="transformer", encoder_depth=0, key=jr.key(0)
+        3,
+        [2],
+        0,
+        3,
+        width=4,
+        heads=1,
+        depth=1,
+        hidden=4,
+        trunk="transformer",
+        encoder_depth=0,
+        residual=False,
+        key=jr.key(0),
     )
     model = jax.tree.map(jnp.zeros_like, network)
     return ObjectiveCase(ExpectedForwardKL(spec), model, _batch, optimum=lambda network: network.head.second_bias)

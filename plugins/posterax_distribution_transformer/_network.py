@@ -171,6 +171,7 @@ class Network(eqx.Module):
     - `layers`: the trunk's, stacked.
     - `head`: from a token to the numbers of a normal; prior and posterior share it.
     - `encoder`: layers among the rows of data, stacked; or None.
+    - `residual`: the head's numbers are added to those of the prior's components.
     """
 
     prior: Perceptron
@@ -179,6 +180,7 @@ class Network(eqx.Module):
     layers: Block | Pooled
     head: Perceptron
     encoder: Mixing | None = None
+    residual: bool = eqx.field(static=True, default=False)
 
     def __call__(self, seen: Tokens) -> tuple[Float[Array, "K p"], Float[Array, "K p"]]:
         """Numbers of the prior's and of the posterior's normals, `(K, p)` each: see `read`."""
@@ -190,17 +192,20 @@ class Network(eqx.Module):
         if self.encoder is not None:
             memory, _ = jax.lax.scan(lambda rows, mix: (mix(rows, present), None), memory, self.encoder)
         last, _ = jax.lax.scan(lambda x, block: (block(x, live, memory, present), None), tokens, self.layers)
-        return self.head(tokens), self.head(last)
+        before, after = self.head(tokens), self.head(last)
+        return (before + seen.prior, after + seen.prior) if self.residual else (before, after)
 
 
 def make_network(
     prior_size: int, source_sizes: Sequence[int], num_slots: int, out: int,
-    *, width: int, heads: int, depth: int, hidden: int, trunk: str, encoder_depth: int, key: PRNGKeyArray,
+    *, width: int, heads: int, depth: int, hidden: int, trunk: str, encoder_depth: int, residual: bool,
+    key: PRNGKeyArray,
 ) -> Network:  # fmt: skip
     """A network at random.
 
     - `num_slots`: K for a prior of parameters; 0 for mixtures, whose components are the tokens.
     - `encoder_depth`: layers among the rows of data; 0 for none.
+    - `residual`: for mixtures: the head changes the prior's components, and at first not at all.
     """
     rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().tolist())
     layer = {"transformer": Block, "deepsets": Pooled}[trunk]
@@ -213,10 +218,11 @@ def make_network(
         slots=_stacked([perceptron(width, width) for _ in range(num_slots)]) if num_slots else None,
         sources=tuple(perceptron(size, width) for size in source_sizes),
         layers=_stacked([layer.init(width, heads, hidden, rng) for _ in range(depth)]),
-        head=perceptron(width, out),
+        head=Perceptron.init(width, width, out, rng, zero=residual),
         encoder=_stacked([Mixing.init(width, heads, hidden, rng) for _ in range(encoder_depth)])
         if encoder_depth
         else None,
+        residual=residual,
     )
 
 

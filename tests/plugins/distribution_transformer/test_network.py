@@ -123,6 +123,19 @@ def test_a_mask_is_a_removal(plane, length):
     np.testing.assert_allclose(some.log_prob(jnp.array([0.5, 3.0])), same.log_prob(jnp.array([0.5, 3.0])), atol=1e-5)
 
 
+def test_a_residual_head_starts_from_the_prior():
+    """Before training the posterior is the prior, in any number of dimensions; without, it is not."""
+    problem = LinearGaussian.of(MixtureMetaPrior(3, 2, concentration=1.0)).problem()
+    settings = {"width": 16, "heads": 2, "depth": 1, "hidden": 16, "num_steps": 1, "batch_size": 2}
+    for residual, same in ((True, True), (False, False)):
+        model = DistributionTransformer(**settings, residual=residual, learning_rate=1e-9)
+        found = model.fit(problem, key=jr.key(0), progress=False).infer(np.zeros(2), prior=mixture(), check=False)
+        off = np.abs(np.asarray(found.log_prob(POINTS) - mixture().log_prob(POINTS))).max()
+        assert (off < 1e-4) == same
+    with pytest.raises(ValueError, match="`residual` is for mixture priors"):
+        DistributionTransformer(residual=True).fit(LengthScale(4).problem(), key=jr.key(0), progress=False)
+
+
 def test_attention_to_nothing_takes_nothing():
     attention = Attention.init(8, 2, np.random.default_rng(0), zero=False)
     x, memory = jnp.ones((3, 8)), jnp.ones((4, 8))
