@@ -18,7 +18,7 @@ class SubsetMarginals(eqx.Module):
     - `log_partition`: of the log weights it was made from, in nats.
     """
 
-    table: np.ndarray = eqx.field(static=False)
+    table: np.ndarray
     log_partition: float
 
     @staticmethod

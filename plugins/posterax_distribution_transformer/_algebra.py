@@ -60,19 +60,29 @@ def _updated(parts: Components, observe: Array, noise: Array, seen: Array) -> tu
     """Log weights, means and covariances after `seen`."""
     mean, covariance = parts.mean, parts.covariance
     across = covariance @ observe.T  # (..., K, n, m)
-    spread = observe @ across + noise
-    tril = jnp.linalg.cholesky(spread)
     off = seen[..., None, :] - mean @ observe.T
-    white = solve_triangular(tril, off[..., None], lower=True)[..., 0]
-    log_likelihood = -0.5 * jnp.sum(white**2, -1) - jnp.sum(jnp.log(_diagonal(tril)), -1)
-    log_weights = jax.nn.log_softmax(parts.log_weights + log_likelihood)
-    half = solve_triangular(tril, jnp.swapaxes(across, -1, -2), lower=True)  # (..., K, m, n)
-    mean = mean + jnp.einsum("...ij,...i->...j", half, white)
+    log_weights, mean, half, tril = absorbed(parts, off, across, observe @ across + noise)
     # Joseph's form stays positive definite where the noise is small.
     gain = jnp.swapaxes(solve_triangular(tril, half, lower=True, trans=1), -1, -2)
     rest = jnp.eye(parts.size) - gain @ observe
     covariance = rest @ covariance @ _t(rest) + gain @ noise @ _t(gain)
     return log_weights, mean, covariance
+
+
+def absorbed(parts: Components, off: Array, across: Array, spread: Array) -> tuple[Array, Array, Array, Array]:
+    """Log weights and means of components after data that are jointly normal with each of them.
+
+    - `off`: `(..., K, m)`, data less their means. `across`: `(..., K, n, m)`, covariances of state and data. `spread`:
+      `(..., K, m, m)`, of the data.
+
+    With them the root L of `spread` and $L^{-1}$ `across`', whose square is what covariances lose.
+    """
+    tril = jnp.linalg.cholesky(spread)
+    white = solve_triangular(tril, off[..., None], lower=True)[..., 0]
+    log_likelihood = -0.5 * jnp.sum(white**2, -1) - jnp.sum(jnp.log(_diagonal(tril)), -1)
+    half = solve_triangular(tril, _t(across), lower=True)  # (..., K, m, n)
+    mean = parts.mean + jnp.einsum("...ij,...i->...j", half, white)
+    return jax.nn.log_softmax(parts.log_weights + log_likelihood), mean, half, tril
 
 
 def push_forward(law: Any, matrix: ArrayLike, shift: ArrayLike = 0.0, noise: ArrayLike | None = None) -> Any:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from ._algebra import push_components
+from ._algebra import absorbed, push_components
 from ._mixture import Components
 
 
@@ -83,15 +82,8 @@ class SigmaPointUpdate(eqx.Module):
         else:
             covariance = covariance + self.noise
         across = jnp.einsum("p,...pi,...pj->...ij", weights, points - parts.mean[..., None, :], off)
-        tril = jnp.linalg.cholesky(covariance)
-        white = solve_triangular(tril, (seen - mean)[..., None], lower=True)[..., 0]
-        half = solve_triangular(tril, jnp.swapaxes(across, -1, -2), lower=True)
-        log_likelihood = -0.5 * jnp.sum(white**2, -1) - jnp.sum(jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)), -1)
-        return Components(
-            jax.nn.log_softmax(parts.log_weights + log_likelihood),
-            parts.mean + jnp.einsum("...mi,...m->...i", half, white),
-            jnp.linalg.cholesky(parts.covariance - jnp.swapaxes(half, -1, -2) @ half),
-        )
+        log_weights, mean, half, _ = absorbed(parts, seen - mean, across, covariance)
+        return Components(log_weights, mean, jnp.linalg.cholesky(parts.covariance - jnp.swapaxes(half, -1, -2) @ half))
 
 
 def sigma_points(parts: Components, spread: float | None) -> tuple[Array, Array]:

@@ -82,12 +82,11 @@ class DistributionTransformer(Estimator):
     infers: ClassVar = "distribution"
 
     def __check_init__(self):
-        for name in ("num_components", "width", "heads", "depth", "hidden", "num_steps", "batch_size"):
+        sizes = ("num_components", "width", "heads", "depth", "hidden", "num_steps", "batch_size")
+        for name, least in (*((size, 1) for size in sizes), ("encoder_depth", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be an integer, 1 or more; got {value!r}.")
-        if isinstance(self.encoder_depth, bool) or not isinstance(self.encoder_depth, int) or self.encoder_depth < 0:
-            raise ValueError(f"`encoder_depth` must be an integer, 0 or more; got {self.encoder_depth!r}.")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"`{name}` must be an integer, {least} or more; got {value!r}.")
         if self.encoder_depth and self.trunk == "deepsets":
             raise ValueError('`encoder_depth` is of attention, which the trunk "deepsets" does without; it must be 0.')
         if self.width % self.heads:

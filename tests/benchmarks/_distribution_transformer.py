@@ -168,7 +168,7 @@ def baselines():
 
 @rows("tracking")
 def tracking():
-    """Example 16 on more paths: network, particles, Kalman filters."""
+    """Example 16 with fewer and with more particles: network, particles, Kalman filters."""
     import subprocess
     import sys
     import tempfile
@@ -248,7 +248,7 @@ def speed() -> dict[str, list[float]]:
     import jax.numpy as jnp
     import jax.random as jr
     import numpyro.distributions as dist
-    from numpyro.infer.hmc import hmc
+    from _amortised_baselines import nuts as one_chain
     from posterax_distribution_transformer import DistributionTransformer, NormalVariance
     from posterax_distribution_transformer._estimator import _survey
     from posterax_distribution_transformer._spec import spec_of
@@ -279,9 +279,7 @@ def speed() -> dict[str, list[float]]:
     @jax.jit
     def nuts(key):
         def chain(key, shape, seen):
-            init, kernel = hmc(lambda y: potential(y, shape, seen), algo="NUTS")
-            state = init(jnp.zeros(()), 100, rng_key=key)
-            return jax.lax.scan(lambda s, _: ((s := kernel(s)), s.z), state, None, 200)[1]
+            return one_chain(lambda y: -potential(y, shape, seen), key=key, warmup=100, draws=100)
 
         return jax.vmap(chain)(jr.split(key, BATCH), shapes, seen)
 

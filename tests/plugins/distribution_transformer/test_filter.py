@@ -157,7 +157,7 @@ def test_the_bearing_is_normal_about_the_truth_and_the_range_has_its_parts():
 
 
 def test_the_moments_of_the_data_are_those_of_its_draws():
-    """40,000 draws: within 5 standard errors; a mean without the noise of the bearing would be 26 off."""
+    """40,000 draws: within 5 standard errors; a mean without the noise of the bearing would be 25 off."""
     problem, x = BearingRange(bearing_sd=0.5), jnp.array([1.0, 2.0])
     data = jax.vmap(lambda key: problem.simulate(x, key=key))(jr.split(jr.key(0), 40_000))
     draws = np.column_stack([data["bearing"], data["range"]]).astype(float)
