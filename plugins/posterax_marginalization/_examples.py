@@ -1,0 +1,144 @@
+"""Small instances for the conformance kit."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+from posterax.testing import EstimatorCase, JointModel, ObjectiveCase
+
+from ._architectures import Dense
+from ._energy import Energy
+from ._energy_objectives import DetailedBalance, KullbackLeibler
+from ._estimator import MarginalizationModel
+from ._law import ConditionalLaw
+from ._marginals import Marginals
+from ._objectives import OrderAgnostic, Rows, SelfConsistency
+
+_START = np.array([0.5, 0.3, 0.2])
+_MOVES = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]])
+_LENGTH, _ROWS = 4, 32
+
+
+# The estimator: the last two variables of a Markov chain, given the first two
+
+
+def chain() -> EstimatorCase:
+    """What comes next in a Markov chain of three values, learned from its rows."""
+    component = MarginalizationModel(Dense(64, 1), num_steps=400, marginal_steps=20, num_imagined=64, batch_size=256)
+    return EstimatorCase(component, JointModel(_draw, _see), fit=_fit, infer=_infer)
+
+
+class _Ahead(eqx.Module):
+    """The last two values of a row, as numbers."""
+
+    law: ConditionalLaw
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+        return self.law.sample(key, sample_shape)[..., 2:].astype(jnp.result_type(float))
+
+    def log_prob(self, value: Any) -> Array:
+        value = jnp.asarray(value).astype(jnp.int32)
+        first = jnp.broadcast_to(self.law.x[..., :2], (*value.shape[:-1], 2))
+        return self.law.log_prob(jnp.concatenate([first, value], -1))
+
+
+def _rows(num: int, key: Any) -> Array:
+    """Rows of the chain, `(num, 4)`."""
+
+    def move(x, key):
+        x = jr.categorical(key, jnp.log(jnp.asarray(_MOVES))[x])
+        return x, x
+
+    first, rest = jr.split(key)
+    x = jr.categorical(first, jnp.log(jnp.asarray(_START)), shape=(num,))
+    _, later = jax.lax.scan(move, x, jr.split(rest, _LENGTH - 1))
+    return jnp.concatenate([x[:, None], later.T], 1)
+
+
+def _draw(key: Any) -> dict:
+    return {"row": _rows(1, key)[0].astype(jnp.result_type(float))}
+
+
+def _see(parameter: Any, key: Any) -> Any:
+    del key
+    return parameter["row"][:2]
+
+
+def _fit(component: Any, joint: Any, key: Any) -> Any:
+    del joint
+    rows, learned = jr.split(key)
+    return component.fit(np.asarray(_rows(8000, rows)), num_values=(3,) * _LENGTH, key=learned, progress=False)
+
+
+def _infer(fitted: MarginalizationModel, observed: Any, key: Any) -> Any:
+    del key
+    model = fitted.fitted()[0]
+    x = jnp.concatenate([jnp.asarray(observed).astype(jnp.int32), jnp.zeros(_LENGTH - 2, jnp.int32)])
+    return ConditionalLaw(model, x, jnp.arange(_LENGTH) < 2, jnp.arange(_LENGTH))
+
+
+# The objectives, at a uniform law, which networks of zeros are
+
+
+def likelihood() -> ObjectiveCase:
+    """Uniform rows of unequal numbers of values, a tenth of which are missing."""
+    return ObjectiveCase(OrderAgnostic(), _uniform(), _batch, optimum=_conditional)
+
+
+def consistency() -> ObjectiveCase:
+    """Marginals and conditionals of the uniform law agree."""
+    return ObjectiveCase(SelfConsistency(freeze=False), _uniform(), _complete)
+
+
+def balance() -> ObjectiveCase:
+    """An energy that is zero everywhere."""
+    return ObjectiveCase(DetailedBalance(_flat(), num_chains=8, refresh=1), _uniform(_log_size()), _nothing)
+
+
+def divergence() -> ObjectiveCase:
+    """The same, by the published loss."""
+    return ObjectiveCase(KullbackLeibler(_flat(), num_chains=8, refresh=1), _uniform(_log_size()), _nothing)
+
+
+_VALUES = (2, 3, 2)
+
+
+def _log_size() -> float:
+    return float(np.log(_VALUES).sum())
+
+
+def _uniform(log_partition: float = 0.0) -> Marginals:
+    model = Marginals.init(_VALUES, Dense(4, 1), log_partition=log_partition, key=jr.key(0))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, model)
+    return eqx.tree_at(lambda m: m.scaled_log_partition, zeros, model.scaled_log_partition)
+
+
+def _flat() -> Energy:
+    return Energy(_zero, _VALUES)
+
+
+def _zero(x: Array) -> Array:
+    return 0.0 * jnp.sum(x)
+
+
+def _batch(key: Any) -> Rows:
+    one, two = jr.split(key)
+    x = _complete(one).x
+    return Rows(x, jr.uniform(two, x.shape) < 0.9)
+
+
+def _complete(key: Any) -> Rows:
+    x = jr.randint(key, (_ROWS, len(_VALUES)), 0, jnp.array(_VALUES))
+    return Rows(x, jnp.ones(x.shape, bool))
+
+
+def _nothing(key: Any) -> None:
+    del key
+
+
+def _conditional(model: Marginals) -> Any:
+    return model.conditional.last_bias  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,165 @@
+"""Training in stages: from data, or from an energy."""
+
+import os
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from posterax import Batches, Checkpoint, Objective, Trained, train
+
+from ._energy import scrambled
+from ._marginals import Marginals
+from ._objectives import OrderAgnostic, Rows, SelfConsistency
+from ._orders import random_subsets
+from ._sampling import complete
+
+_PATH_STATES = 1024  # partial assignments in a step of the second stage
+_LOOKED_AT = 4096
+_MARGIN = 3.0  # nats below the least likely subset seen
+
+
+class Joint(Objective):
+    """Both stages at once: conditionals by likelihood, both networks by consistency.
+
+    - `consistency`: with `freeze=False`. `weight`: of it.
+    """
+
+    consistency: SelfConsistency
+    weight: float = 1.0
+
+    def loss(self, model: Marginals, batch: Rows, state: Any, *, key: PRNGKeyArray):
+        """See `Objective`."""
+        one, two = jr.split(key)
+        fit, _ = OrderAgnostic().loss(model, batch, None, key=one)
+        off, (_, metrics) = self.consistency.loss(model, batch, None, key=two)
+        return fit + self.weight * off, (state, {**metrics, "negative_log_likelihood": fit})
+
+
+class Mixed(eqx.Module):
+    """Batches of rows of the data and of the model's own draws, half and half, a part of them scrambled.
+
+    A function of a key. Conditionals say something of any row; so marginals can learn what is unlikely, too.
+    """
+
+    data: Int[Array, "n D"]
+    own: Int[Array, "m D"]
+    num_values: tuple[int, ...] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    exploring: float = 0.1
+
+    def __call__(self, key: PRNGKeyArray) -> Rows:
+        """One batch."""
+        one, two, three = jr.split(key, 3)
+        half = self.size // 2
+        rows = [
+            self.data[jr.randint(one, (self.size - half,), 0, len(self.data))],
+            self.own[jr.randint(two, (half,), 0, len(self.own))],
+        ]
+        x = jr.permutation(three, jnp.concatenate(rows))
+        x = scrambled(x, self.num_values, self.exploring, key=jr.fold_in(three, 0))
+        return Rows(x, jnp.ones(x.shape, bool))
+
+
+def optimiser(settings: Any, num_steps: int) -> optax.GradientTransformation:
+    """Adam whose rate rises over a twentieth of the steps and falls to 0 as a cosine; gradients clipped at norm 1."""
+    warm = max(1, num_steps // 20)
+    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, max(num_steps, warm + 1))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay))
+
+
+def two_stages(
+    model: Marginals, rows: Rows, settings: Any, consistency: SelfConsistency, *, key: PRNGKeyArray, checkpoint: Any,
+    **run: Any,
+) -> tuple[Marginals, Int[Array, "n D"], dict[str, Trained]]:  # fmt: skip
+    """Conditionals by likelihood; then, with these frozen, marginals by consistency on data and the model's own draws.
+
+    Missing values are filled by the conditionals before the second stage. With the model the completed rows.
+    """
+    keys = jr.split(key, 4)
+    size = min(settings.batch_size, len(rows.x))
+    first = train(
+        model, OrderAgnostic(), Batches(rows, size), num_steps=settings.num_steps, key=keys[0],
+        optimiser=optimiser(settings, settings.num_steps),
+        trainable=_only(model, "conditional"), checkpoint=_stage(checkpoint, "conditional"), **run,
+    )  # fmt: skip
+    model = first.model
+    full = filled(model, rows, key=keys[1])
+    own = drawn(model, settings.num_imagined, key=keys[2])
+    span = 1 if consistency.form != "path" else min(consistency.span or model.size, model.size)
+    batch = Mixed(full, own, model.num_values, max(2, min(size, _PATH_STATES // (span + 1))) if span > 1 else size)
+    second = train(
+        model, consistency, batch, num_steps=settings.marginal_steps, key=keys[3],
+        optimiser=optimiser(settings, settings.marginal_steps),
+        trainable=_only(model, "marginal"), checkpoint=_stage(checkpoint, "marginal"), **run,
+    )  # fmt: skip
+    return second.model, jnp.concatenate([full, own]), {"conditional": first, "marginal": second}
+
+
+def filled(model: Marginals, rows: Rows, *, key: PRNGKeyArray) -> Int[Array, "n D"]:
+    """Rows with what is missing drawn from the conditionals."""
+    if np.asarray(rows.present).all():
+        return jnp.asarray(rows.x)
+    return completed(model, rows.x, rows.present, key=key)
+
+
+def drawn(model: Marginals, num: int, *, key: PRNGKeyArray) -> Int[Array, "num D"]:
+    """Draws of the conditionals, each in an order of its own."""
+    zeros = np.zeros((num, model.size), np.int32)
+    return completed(model, zeros, zeros.astype(bool), key=key)
+
+
+def completed(
+    model: Marginals, x: Any, observed: Any, *, key: PRNGKeyArray, order: Int[np.ndarray, " D"] | None = None
+) -> Int[Array, "n D"]:
+    """Rows with what is not observed drawn, in pieces that bound memory; in this order, or random ones."""
+    pieces = []
+    for number, start in enumerate(range(0, len(x), _LOOKED_AT)):
+        part = slice(start, start + _LOOKED_AT)
+        key_part = jr.fold_in(key, number)
+        rows = jnp.asarray(x[part]), jnp.asarray(observed[part])
+        ranks = None if order is None else jnp.broadcast_to(np.argsort(order), rows[0].shape)
+        pieces.append(_complete(model, *rows, ranks, key=key_part))
+    return jnp.concatenate(pieces)
+
+
+@eqx.filter_jit
+def _complete(model: Marginals, x: Array, observed: Array, ranks: Array | None, *, key: PRNGKeyArray) -> Array:
+    return complete(model, x, observed, key=key, ranks=ranks)[0]
+
+
+def least_seen(model: Marginals, x: Int[Array, "n D"], *, key: PRNGKeyArray) -> Float[np.ndarray, " D+1"]:
+    """By the number of variables observed, a log marginal below which training has hardly seen anything, in nats.
+
+    The least of random subsets of `x` in a window of sizes, less a margin of 3 nats.
+    """
+    one, two = jr.split(key)
+    x = x[jr.randint(one, (_LOOKED_AT,), 0, len(x))]
+    observed = random_subsets(x.shape, key=two)
+    logs = np.asarray(_log_marginals(model, x, observed), float)
+    sizes, width = np.asarray(observed).sum(-1), max(1, model.size // 16)
+    least = [logs[np.abs(sizes - size) <= width].min(initial=0.0) for size in range(model.size + 1)]
+    return np.array(least) - _MARGIN
+
+
+@eqx.filter_jit
+def _log_marginals(model: Marginals, x: Array, observed: Array) -> Array:
+    return jax.vmap(model.log_marginal)(x, observed) - model.log_partition
+
+
+def _only(model: Marginals, network: str) -> Any:
+    nothing = jax.tree.map(lambda _: False, model)
+    chosen = jax.tree.map(eqx.is_inexact_array, getattr(model, network))
+    return eqx.tree_at(lambda m: getattr(m, network), nothing, chosen)
+
+
+def _stage(checkpoint: Any, name: str) -> Any:
+    """The place of one stage's checkpoint within that of the training."""
+    if checkpoint is None:
+        return None
+    habits = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(os.fspath(checkpoint))
+    return habits.within(name)
