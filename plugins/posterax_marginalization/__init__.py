@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ._objectives import OrderAgnostic as OrderAgnostic
     from ._objectives import Rows as Rows
     from ._objectives import SelfConsistency as SelfConsistency
+    from ._pretrained import PRETRAINED as PRETRAINED
+    from ._pretrained import card as card
+    from ._pretrained import pretrained as pretrained
     from ._sampling import complete as complete
     from ._sampling import refreshed as refreshed
 
@@ -37,6 +40,7 @@ _HOMES = {
     "_marginals": ("Marginals",),
     "_networks": ("PartialNetwork",),
     "_objectives": ("OrderAgnostic", "Rows", "SelfConsistency"),
+    "_pretrained": ("PRETRAINED", "card", "pretrained"),
     "_sampling": ("complete", "refreshed"),
 }
 
@@ -90,7 +94,7 @@ def posterax_components():
             kind="objective",
             target="posterax_marginalization._objectives:SelfConsistency",
             summary="Marginals that agree with conditionals: one step, whole orders, or sums over values.",
-            tags={"proper", "stochastic"},
+            tags={"stochastic"},
             source=_SOURCE,
             example="posterax_marginalization._examples:consistency",
         ),
@@ -99,7 +103,7 @@ def posterax_components():
             kind="objective",
             target="posterax_marginalization._energy_objectives:DetailedBalance",
             summary="Consistency with an energy: full assignments held at log f, log Z learned.",
-            tags={"proper", "stochastic"},
+            tags={"stochastic"},
             source="da Silva, Mesquita and Lahlou (2026), arXiv:2609.11538",
             example="posterax_marginalization._examples:balance",
         ),

@@ -22,12 +22,15 @@ def marginals(report: Any) -> None:
     exact = SubsetMarginals.of(np.asarray(law.log_weight(every)).reshape((2,) * size))
     energy = Energy(law.log_weight, (2,) * size)
     report.say("an Ising lattice of 9 spins, learned from its energy by detailed balance along random orders")
-    model = MarginalizationModel(Lattice(_SIDE, _SIDE, periodic=True, width=8), num_steps=500, learning_rate=5e-3)
+    model = MarginalizationModel(
+        Lattice(rows=_SIDE, columns=_SIDE, periodic=True, width=8), num_steps=500, learning_rate=5e-3
+    )
     fitted = model.fit(energy, key=jr.key(0), progress=False)
 
     states = assignments((3,) * size)  # 2 stands for a spin that is summed out
     observed = states < 2
-    told, true = fitted.log_marginal(np.where(observed, states, -1), check=False), np.asarray(exact(states, observed))
+    told = fitted.log_marginal(np.where(observed, states, -1), check=False)
+    true = np.asarray(exact(jnp.asarray(states), jnp.asarray(observed)))
     off, sizes = np.abs(told - true), observed.sum(-1)
     by_size = np.array([off[sizes == k].mean() for k in range(size + 1)])
     report.say(
@@ -46,9 +49,9 @@ def marginals(report: Any) -> None:
     )
     given = {f"x{d}": 1 for d in range(_SIDE)}
     draws = fitted.sample(2000, given=given, key=jr.key(2))
-    there = np.arange(size) < _SIDE
-    pair = np.array([1] * _SIDE + [0] * (size - _SIDE - 1) + [1])
-    last = np.exp(float(exact(pair, there | (np.arange(size) == size - 1))) - float(exact(pair, there)))
+    places = jnp.arange(size)
+    first = exact(jnp.ones(size, int), places < _SIDE)
+    last = float(jnp.exp(exact(jnp.ones(size, int), (places < _SIDE) | (places == size - 1)) - first))
     report.compare(
         "draws given that the first row is up",
         [("last spin up", float(draws[:, -1].mean()), float(np.sqrt(last * (1 - last) / len(draws))), last)],
