@@ -28,9 +28,7 @@ def main(coupling: float, field: float, steps: int, output: Path) -> None:
     states = jnp.asarray(assignments((2,) * SIZE))
     exact = SubsetMarginals.of(np.asarray(law.log_weight(states)).reshape((2,) * SIZE))  # 43 million marginals
 
-    model = MarginalizationModel(
-        Lattice(SIDE, SIDE, periodic=True), num_steps=steps, learning_rate=4e-3, weight_decay=0.0
-    )
+    model = MarginalizationModel(Lattice(SIDE, SIDE, periodic=True), num_steps=steps, learning_rate=4e-3)
     fitted = model.fit(Energy(law.log_weight, (2,) * SIZE), key=jr.key(0), progress=False)
     print(f"trained {steps} steps in {time.perf_counter() - began:.0f} s, tables of exact values included")
 

@@ -40,9 +40,7 @@ def main(steps: int, output: Path) -> None:
     rng = np.random.default_rng(1)
     learned, test = data()
     learned = learned.mask(rng.uniform(size=learned.shape) < 0.1)  # a tenth of the cells was never filled in
-    model = MarginalizationModel(
-        Dense(128, 2, dropout=0.2), num_steps=steps, marginal_steps=steps, num_imagined=2048, weight_decay=1e-2
-    )
+    model = MarginalizationModel(Dense(128, 2, dropout=0.2), num_steps=steps, marginal_steps=steps, num_imagined=2048)
     fitted = model.fit(learned, key=jr.key(0))
     columns = fitted.columns
 
@@ -87,7 +85,7 @@ def main(steps: int, output: Path) -> None:
         )
     right.set_yticks(np.arange(len(names)), names)
     right.set(xlabel="mean log probability of hidden cells, nats")
-    right.legend(frameon=False)
+    right.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.3, 1.0))
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(output / "table_with_holes.png", dpi=110)

@@ -26,12 +26,12 @@ def main(name: str, folder: Path) -> None:
     energy = Energy(law.log_weight, (2,) * SIDE**2)
     facts = {"rows": SIDE, "columns": SIDE, "coupling": coupling, "field": field, "width": 16, "depth": 2}
     objective = DetailedBalance(energy, num_chains=16, span=25, refresh=8)
-    model = MarginalizationModel(
-        architecture_of(facts), objective=objective, num_steps=steps, learning_rate=4e-3, weight_decay=0.0
-    )
+    model = MarginalizationModel(architecture_of(facts), objective=objective, num_steps=steps, learning_rate=4e-3)
     began, used = time.perf_counter(), time.process_time()
     fitted = model.fit(energy, key=jr.key(seed), checkpoint=Path(".cache") / f"{name}-training")
     seconds, processor = time.perf_counter() - began, time.process_time() - used
+    assert fitted.report is not None
+    assert fitted.least is not None
     found = fitted.log_partition(4000, key=jr.key(11))
     card = {
         "name": name,

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ._law import completed
 from ._marginals import Marginals
 from ._orders import random_subsets
-from ._sampling import complete, log_prob_by_orders
+from ._sampling import log_prob_by_orders
 
 _NEIGHBOURS = 8
 
@@ -61,7 +62,7 @@ def answer_errors(
     one, two, three = jr.split(key, 3)
     orders = np.asarray(by_orders(model, x, observed, num_orders, key=one), float)
     top = orders.max(0)
-    full = _completed(model, x, observed, key=two)
+    full = completed(model, x, observed, key=two)[0]
     residual, swap = _near(model, full, observed, key=three)
     return {
         "by_orders": top + np.log(np.mean(np.exp(orders - top), 0)),
@@ -95,11 +96,6 @@ def errors_by_size(
 def by_orders(model: Marginals, x: Array, observed: Array, num: int, *, key: PRNGKeyArray) -> Array:
     """Log p(x_S) of rows along random orders, `(num, n)`."""
     return log_prob_by_orders(model, x, observed, jnp.zeros_like(observed), num, key=key)
-
-
-@eqx.filter_jit
-def _completed(model: Marginals, x: Array, observed: Array, *, key: PRNGKeyArray) -> Array:
-    return complete(model, x, observed, key=key)[0]
 
 
 @eqx.filter_jit

@@ -86,17 +86,15 @@ class Columns(eqx.Module):
         for column in data.columns:
             d = self.names.index(str(column))
             cells = np.asarray(data[column], dtype=object)
+            codes = np.asarray(pd.Categorical(cells, categories=list(self.values[d])).codes)
             there[:, d] = ~np.asarray(pd.isna(cells), bool)
-            codes = {value: code for code, value in enumerate(self.values[d])}
-            for row in np.flatnonzero(there[:, d]):
-                code = codes.get(_plain(cells[row]))
-                if code is None:
-                    raise ValueError(
-                        f"`{name}` has the value {cells[row]!r} in column {self.names[d]!r}, which training has not "
-                        f"seen; its values are {list(self.values[d])}. Declare it as a category before fitting, or "
-                        "leave it missing."
-                    )
-                x[row, d] = code
+            if (unknown := there[:, d] & (codes < 0)).any():
+                raise ValueError(
+                    f"`{name}` has the value {cells[unknown][0]!r} in column {self.names[d]!r}, which training has not "
+                    f"seen; its values are {list(self.values[d])}. Declare it as a category before fitting, or leave "
+                    "it missing."
+                )
+            x[:, d] = np.maximum(codes, 0)
         return x, there
 
     def decode(self, x: Int[np.ndarray, "n D"]) -> Any:

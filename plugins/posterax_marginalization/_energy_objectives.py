@@ -1,11 +1,13 @@
 """Losses for learning from an energy: detailed balance along orders, and the published divergence."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from posterax import Objective
 
@@ -30,7 +32,46 @@ class Chains(eqx.Module):
     step: Int[Array, ""]
 
 
-class DetailedBalance(Objective):
+class EnergyObjective(Objective):
+    """What objectives for energies share: log f, and persistent chains that are renewed where they do not mix."""
+
+    energy: eqx.AbstractVar[Energy]
+    floor: eqx.AbstractVar[float]
+    num_chains: eqx.AbstractVar[int]
+    refresh: eqx.AbstractVar[int]
+    rejuvenate: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        if not isinstance(self.energy, Energy):
+            raise TypeError(f"`energy` must be an Energy(function, num_values); got {type(self.energy).__name__}.")
+        for name, least in (("num_chains", 2), ("refresh", 1)):
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise ValueError(f"`{name}` must be an integer, {least} or more; got {value!r}.")
+
+    def init(self, model: Marginals, *, key: PRNGKeyArray) -> Chains:
+        """Chains at uniform assignments."""
+        x = self.energy.random(self.num_chains, key=key)
+        return Chains(x, jnp.zeros((_WINDOW, self.num_chains, 1 + _WATCHED)), jnp.asarray(0))
+
+    def log_weight(self, x: Int[Array, "B D"]) -> Float[Array, " B"]:
+        """Log f of rows, no lower than `floor`."""
+        return jnp.maximum(self.energy(x), self.floor)
+
+    def moved(self, model: Marginals, state: Chains, metropolis: bool, *, key: PRNGKeyArray):
+        """Chains after one transition, log f of them, and metrics "accepted" and "r_hat"."""
+        model = jax.lax.stop_gradient(model)
+        look = (state.step > 0) & (state.step % _WINDOW == 0)
+        found = jnp.where(look, split_r_hat(state.watched), jnp.nan)
+        move = functools.partial(refreshed, model, state.x, key=key, log_weight=self.log_weight if metropolis else None)
+        x, accepted = jax.lax.cond(
+            found > self.rejuvenate, lambda: move(model.size), lambda: move(min(self.refresh, model.size))
+        )
+        log_weight = self.log_weight(x)
+        watched = state.watched.at[state.step % _WINDOW].set(projections(x, log_weight))
+        return Chains(x, watched, state.step + 1), log_weight, {"accepted": jnp.mean(accepted), "r_hat": found}
+
+
+class DetailedBalance(EnergyObjective):
     r"""Consistency with an energy: the log marginal of everything is held at log f, and $\log Z$ is that of nothing.
 
     Along random orders, log marginals less chained conditionals are one constant where the model is right; the squares
@@ -54,7 +95,7 @@ class DetailedBalance(Objective):
     floor: float = float("-inf")
     num_chains: int = eqx.field(static=True, default=32)
     refresh: int = eqx.field(static=True, default=4)
-    span: int | None = eqx.field(static=True, default=None)
+    span: int | None = eqx.field(static=True, default=25)
     decay: float = 0.9
     penalty: str = eqx.field(static=True, default="squared")
     exploring: float = 0.25
@@ -63,46 +104,24 @@ class DetailedBalance(Objective):
     def __check_init__(self):
         check_choice("penalty", self.penalty, PENALTIES)
         check_span(self.span, self.decay)
-        _check_chains(self)
         if not 0 <= self.exploring <= 1:
             raise ValueError(f"`exploring` must be between 0 and 1; got {self.exploring!r}.")
-
-    def init(self, model: Marginals, *, key: PRNGKeyArray) -> Chains:
-        """Chains at uniform assignments."""
-        return first_chains(self.energy, self.num_chains, key=key)
 
     def loss(self, model: Marginals, batch: Any, state: Chains, *, key: PRNGKeyArray):
         """See `Objective`; there are no data."""
         del batch
         keys = jr.split(key, 4)
-        x, metrics, state = self._moved(jax.lax.stop_gradient(model), state, keys[0])
-        x = scrambled(x, model.num_values, self.exploring, key=keys[1])
+        state, _, metrics = self.moved(model, state, True, key=keys[0])
+        x = scrambled(state.x, model.num_values, self.exploring, key=keys[1])
         span = min(self.span or model.size, model.size)
         start = random_starts(len(x), model.size, span, key=keys[2])
         path = Path(x, random_ranks(x.shape, key=keys[3]), start, span)
-        log_weight = jnp.maximum(self.energy(x), self.floor)
-        height = jnp.where(path.states.all(-1), log_weight[:, None], path.log_marginals(model))
+        height = jnp.where(path.states.all(-1), self.log_weight(x)[:, None], path.log_marginals(model))
         loss, residual = path_loss(height, path.log_conditionals(model), self.decay, self.penalty)
         return model.size * loss, (state, {"residual": residual, **metrics})
 
-    def _moved(self, model: Marginals, state: Chains, key: PRNGKeyArray):
-        def log_weight(x):
-            return jnp.maximum(self.energy(x), self.floor)
 
-        look = (state.step > 0) & (state.step % _WINDOW == 0)
-        found = jnp.where(look, split_r_hat(state.watched), jnp.nan)
-        num = min(self.refresh, model.size)
-        x, accepted = jax.lax.cond(
-            found > self.rejuvenate,
-            lambda: refreshed(model, state.x, model.size, key=key, log_weight=log_weight),
-            lambda: refreshed(model, state.x, num, key=key, log_weight=log_weight),
-        )
-        watched = state.watched.at[state.step % _WINDOW].set(projections(x, log_weight(x)))
-        metrics = {"accepted": jnp.mean(accepted), "r_hat": found}
-        return x, metrics, Chains(x, watched, state.step + 1)
-
-
-class KullbackLeibler(Objective):
+class KullbackLeibler(EnergyObjective):
     r"""The published loss for energies: $KL(p_\theta \| f / Z)$ by REINFORCE, with consistency as a penalty.
 
     The full assignments come from persistent block Gibbs with the conditionals, without a Metropolis step; the log
@@ -111,6 +130,8 @@ class KullbackLeibler(Objective):
 
     - `energy`, `floor`, `num_chains`, `refresh`, `rejuvenate`: see `DetailedBalance`.
     - `weight`: of the penalty. `standardise`: divide by the batch's standard deviation, as the reference does.
+
+    Metrics: "residual", "r_hat"; "divergence", an estimate of KL less log Z, up to the anchor.
 
     Source: Liu, Ramadge and Adams (2024), arXiv:2310.12920, section 4.2.
     """
@@ -123,45 +144,24 @@ class KullbackLeibler(Objective):
     standardise: bool = eqx.field(static=True, default=False)
     rejuvenate: float = 1.1
 
-    def __check_init__(self):
-        _check_chains(self)
-
-    def init(self, model: Marginals, *, key: PRNGKeyArray) -> Chains:
-        """Chains at uniform assignments."""
-        return first_chains(self.energy, self.num_chains, key=key)
-
     def loss(self, model: Marginals, batch: Any, state: Chains, *, key: PRNGKeyArray):
-        """See `Objective`; there are no data. Metric "divergence": an estimate of KL less log Z, up to the anchor."""
+        """See `Objective`; there are no data."""
         del batch
         keys = jr.split(key, 3)
-        frozen, size = jax.lax.stop_gradient(model), model.size
-        look = (state.step > 0) & (state.step % _WINDOW == 0)
-        found = jnp.where(look, split_r_hat(state.watched), jnp.nan)
-        x = jax.lax.cond(
-            found > self.rejuvenate,
-            lambda: refreshed(frozen, state.x, size, key=keys[0])[0],
-            lambda: refreshed(frozen, state.x, min(self.refresh, size), key=keys[0])[0],
-        )
-        log_weight = jnp.maximum(self.energy(x), self.floor)
+        state, log_weight, metrics = self.moved(model, state, False, key=keys[0])
+        x = state.x
         full = jax.vmap(model.log_marginal)(x, jnp.ones(x.shape, bool))
         advantage = jax.lax.stop_gradient(full) - log_weight
         centred = advantage - jnp.mean(advantage)
         if self.standardise:
             centred = centred / (jnp.std(advantage) + 1e-6)
-        start = random_starts(len(x), size, 1, key=keys[1])
+        start = random_starts(len(x), model.size, 1, key=keys[1])
         path = Path(x, random_ranks(x.shape, key=keys[2]), start, 1)
         off, residual = path_loss(path.log_marginals(model), path.log_conditionals(model), 1.0, "squared")
-        anchor = sum(jnp.log(jnp.asarray(k, jnp.float32)) for k in model.num_values)
-        penalty = size * off + (model.log_partition - anchor) ** 2
-        watched = state.watched.at[state.step % _WINDOW].set(projections(x, log_weight))
-        metrics = {"residual": residual, "divergence": jnp.mean(advantage), "r_hat": found}
-        return jnp.mean(centred * full) + self.weight * penalty, (Chains(x, watched, state.step + 1), metrics)
-
-
-def first_chains(energy: Energy, num: int, *, key: PRNGKeyArray) -> Chains:
-    """Chains at uniform assignments."""
-    x = energy.random(num, key=key)
-    return Chains(x, jnp.zeros((_WINDOW, num, 1 + _WATCHED)), jnp.asarray(0))
+        anchor = float(np.log(model.num_values).sum())
+        penalty = model.size * off + (model.log_partition - anchor) ** 2
+        metrics = {"residual": residual, "divergence": jnp.mean(advantage), "r_hat": metrics["r_hat"]}
+        return jnp.mean(centred * full) + self.weight * penalty, (state, metrics)
 
 
 def projections(x: Int[Array, "C D"], log_weight: Float[Array, " C"]) -> Float[Array, "C J"]:
@@ -178,11 +178,3 @@ def split_r_hat(watched: Float[Array, "W C J"]) -> Float[Array, ""]:
     between = jnp.var(jnp.mean(parts, 0), 0, ddof=1)
     ratio = (half - 1) / half + between / jnp.maximum(within, 1e-12)
     return jnp.sqrt(jnp.max(jnp.where((within > 0) | (between > 0), ratio, 1.0)))
-
-
-def _check_chains(objective: Any) -> None:
-    if not isinstance(objective.energy, Energy):
-        raise TypeError(f"`energy` must be an Energy(function, num_values); got {type(objective.energy).__name__}.")
-    for name, least in (("num_chains", 2), ("refresh", 1)):
-        if not isinstance(value := getattr(objective, name), int) or value < least:
-            raise ValueError(f"`{name}` must be an integer, {least} or more; got {value!r}.")

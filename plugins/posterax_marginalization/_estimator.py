@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, PRNGKeyArray
@@ -19,7 +20,7 @@ from ._checks import AnswerReport, answer_errors, by_orders
 from ._columns import Columns
 from ._energy import Energy
 from ._gibbs import run_chains
-from ._law import ConditionalLaw, log_marginals, log_probs, random_order
+from ._law import ConditionalLaw, log_marginals, log_probs
 from ._log_partition import LogPartition, corrected, labels_of, log_partition
 from ._marginals import Marginals
 from ._settings import check_settings
@@ -42,7 +43,8 @@ class MarginalizationModel(Estimator):
       or `KullbackLeibler` with settings of its own (their energy is replaced by what is fitted).
     - `joint`: for data: both networks at once instead of two stages; rows must then be complete.
     - `num_steps`: of Adam; for data of the first stage, `marginal_steps` of the second. `batch_size`: rows in a step.
-    - `learning_rate`, `weight_decay`: the rate rises over a twentieth of the steps, then falls to 0 as a cosine.
+    - `learning_rate`: it rises over a twentieth of the steps, then falls to 0 as a cosine. `weight_decay`: of the
+      conditionals, where they are learned from data.
     - `num_imagined`: draws of the conditionals that the second stage learns from beside the data.
     - `max_skipped`: steps that may be skipped, because of losses that are not finite, before training fails.
 
@@ -62,7 +64,7 @@ class MarginalizationModel(Estimator):
     marginal_steps: int = eqx.field(static=True, default=2000)
     batch_size: int = eqx.field(static=True, default=128)
     learning_rate: float = eqx.field(static=True, default=2e-3)
-    weight_decay: float = eqx.field(static=True, default=1e-4)
+    weight_decay: float = eqx.field(static=True, default=0.1)
     num_imagined: int = eqx.field(static=True, default=8192)
     max_skipped: int = eqx.field(static=True, default=0)
     model: Marginals | None = None
@@ -184,7 +186,7 @@ class MarginalizationModel(Estimator):
         x, there = self._given(columns.nothing() if observed is None else observed, None, "observed")
         order = columns.order(order)
         if order is None:
-            order = jnp.arange(model.size) if key is None else random_order(model.size, key=check_key(key, "infer"))
+            order = jnp.arange(model.size) if key is None else jr.permutation(check_key(key, "infer"), model.size)
         return ConditionalLaw(model, jnp.asarray(x), jnp.asarray(there), jnp.asarray(order))
 
     def sample(self, num: int, *, key: PRNGKeyArray, given: Any = None, order: Any = None) -> Any:

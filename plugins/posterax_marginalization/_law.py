@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._marginals import Marginals
@@ -40,7 +39,7 @@ class ConditionalLaw(eqx.Module):
         """Draws, with the given values in their places; as many passes as values are missing."""
         shape = (*sample_shape, *self.x.shape)
         x, there = (jnp.broadcast_to(a, shape).reshape(-1, shape[-1]) for a in (self.x, self.observed))
-        return _drawn(self.model, x, there, self._ranks(len(x)), key=key).reshape(shape)
+        return completed(self.model, x, there, key=key, ranks=self._ranks(len(x)))[0].reshape(shape)
 
     def log_prob(self, value: Any) -> Float[Array, "..."]:
         """Log probability of the missing values in `value`, given the others; -inf where it differs from what is given.
@@ -59,14 +58,11 @@ class ConditionalLaw(eqx.Module):
 
 
 @eqx.filter_jit
-def _drawn(model: Marginals, x: Array, observed: Array, ranks: Array, *, key: PRNGKeyArray) -> Array:
-    return complete(model, x, observed, key=key, ranks=ranks)[0]
-
-
-@eqx.filter_jit
-def drawn_and_weighed(model: Marginals, x: Array, observed: Array, *, key: PRNGKeyArray) -> tuple[Array, Array]:
-    """Rows completed in random orders, and the log probabilities of what was drawn."""
-    return complete(model, x, observed, key=key)
+def completed(
+    model: Marginals, x: Array, observed: Array, *, key: PRNGKeyArray, ranks: Array | None = None
+) -> tuple[Array, Array]:
+    """`complete`, compiled."""
+    return complete(model, x, observed, key=key, ranks=ranks)
 
 
 @eqx.filter_jit
@@ -85,8 +81,3 @@ def log_marginals(model: Marginals, x: Int[Array, "n D"], observed: Bool[Array, 
 def log_probs(model: Marginals, x: Int[Array, "n D"], observed: Bool[Array, "n D"]) -> Float[Array, "n D K"]:
     """Log probabilities of all variables' values, of rows."""
     return jax.vmap(model.log_probs)(x, observed)
-
-
-def random_order(size: int, *, key: PRNGKeyArray) -> Int[Array, " D"]:
-    """An order of the variables."""
-    return jr.permutation(key, size)

@@ -12,7 +12,7 @@ from posterax.weights import effective_sample_size, pareto_k
 
 from ._columns import Columns
 from ._energy import Energy
-from ._law import drawn_and_weighed
+from ._law import completed
 from ._marginals import Marginals
 
 
@@ -38,7 +38,7 @@ def weighted(
     model: Marginals, energy: Energy, x: Array, observed: Array, *, key: PRNGKeyArray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Completed rows, log f of them, and log weights log f - log q."""
-    full, log_q = drawn_and_weighed(model, x, observed, key=key)
+    full, log_q = completed(model, x, observed, key=key)
     log_f = np.asarray(jax.jit(energy.__call__)(full), float)
     return np.asarray(full), log_f, log_f - np.asarray(log_q, float)
 

@@ -50,11 +50,12 @@ class DenseNetwork(PartialNetwork):
 
         def layer(h, weights):
             inner, bias, outer, key = weights
-            return h + _dropped(jax.nn.relu(jax.nn.relu(h) @ inner + bias), self.dropout, key) @ outer, None
+            within = jax.nn.gelu(_standardised(h) @ inner + bias)
+            return h + _dropped(within, self.dropout, key) @ outer, None
 
         h = seen @ self.first + self.first_bias
         h, _ = jax.lax.scan(layer, h, (self.inner, self.inner_bias, self.outer, keys), unroll=True)
-        out = jax.nn.relu(h) @ self.last + self.last_bias + seen @ self.skip
+        out = jax.nn.gelu(_standardised(h)) @ self.last + self.last_bias + seen @ self.skip
         if self.pairs is not None:
             return out[0] + seen @ self.pairs @ seen
         return out.reshape(len(self.num_values), -1)

@@ -56,4 +56,5 @@ def card(name: str) -> dict[str, Any]:
 
 def architecture_of(facts: dict[str, Any]) -> Lattice:
     """The architecture that a card describes."""
-    return Lattice(facts["rows"], facts["columns"], periodic=True, width=facts["width"], depth=facts["depth"])
+    sizes = {name: facts[name] for name in ("rows", "columns", "width", "depth")}
+    return Lattice(**sizes, periodic=True)

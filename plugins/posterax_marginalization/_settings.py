@@ -9,6 +9,7 @@ from ._architectures import Architecture
 from ._energy_objectives import DetailedBalance, KullbackLeibler
 from ._objectives import SelfConsistency
 
+_SPAN = 8  # steps of an order in a window, for data
 ENERGY_OBJECTIVES = {"db": DetailedBalance, "kl": KullbackLeibler}
 
 
@@ -34,7 +35,7 @@ def check_settings(model: Any) -> None:
 def consistency_of(model: Any) -> SelfConsistency:
     """The objective of the marginals, for data; raises `ValueError` for one that is for energies."""
     if model.objective is None:
-        return SelfConsistency(freeze=not model.joint)
+        return SelfConsistency(span=_SPAN, freeze=not model.joint)
     if not isinstance(model.objective, SelfConsistency):
         raise ValueError(f"`objective` must be a SelfConsistency for data; got {model.objective!r}.")
     if model.joint == model.objective.freeze:

@@ -12,11 +12,11 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from posterax import Batches, Checkpoint, Objective, Trained, train
 
+from . import _law
 from ._energy import scrambled
 from ._marginals import Marginals
 from ._objectives import OrderAgnostic, Rows, SelfConsistency
 from ._orders import random_subsets
-from ._sampling import complete
 
 _PATH_STATES = 1024  # partial assignments in a step of the second stage
 _LOOKED_AT = 4096
@@ -65,11 +65,14 @@ class Mixed(eqx.Module):
         return Rows(x, jnp.ones(x.shape, bool))
 
 
-def optimiser(settings: Any, num_steps: int) -> optax.GradientTransformation:
-    """Adam whose rate rises over a twentieth of the steps and falls to 0 as a cosine; gradients clipped at norm 1."""
+def optimiser(
+    settings: Any, num_steps: int, *, weight_decay: float = 0.0, clip: float | None = None, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam whose rate rises over a twentieth of the steps and falls to 0 as a cosine."""
     warm = max(1, num_steps // 20)
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, max(num_steps, warm + 1))
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay))
+    adam = optax.adamw(rate, b2=b2, weight_decay=weight_decay)
+    return adam if clip is None else optax.chain(optax.clip_by_global_norm(clip), adam)
 
 
 def two_stages(
@@ -84,7 +87,7 @@ def two_stages(
     size = min(settings.batch_size, len(rows.x))
     first = train(
         model, OrderAgnostic(), Batches(rows, size), num_steps=settings.num_steps, key=keys[0],
-        optimiser=optimiser(settings, settings.num_steps),
+        optimiser=optimiser(settings, settings.num_steps, weight_decay=settings.weight_decay),
         trainable=_only(model, "conditional"), checkpoint=_stage(checkpoint, "conditional"), **run,
     )  # fmt: skip
     model = first.model
@@ -123,13 +126,8 @@ def completed(
         key_part = jr.fold_in(key, number)
         rows = jnp.asarray(x[part]), jnp.asarray(observed[part])
         ranks = None if order is None else jnp.broadcast_to(np.argsort(order), rows[0].shape)
-        pieces.append(_complete(model, *rows, ranks, key=key_part))
+        pieces.append(_law.completed(model, *rows, key=key_part, ranks=ranks)[0])
     return jnp.concatenate(pieces)
-
-
-@eqx.filter_jit
-def _complete(model: Marginals, x: Array, observed: Array, ranks: Array | None, *, key: PRNGKeyArray) -> Array:
-    return complete(model, x, observed, key=key, ranks=ranks)[0]
 
 
 def least_seen(model: Marginals, x: Int[Array, "n D"], *, key: PRNGKeyArray) -> Float[np.ndarray, " D+1"]:
@@ -140,15 +138,10 @@ def least_seen(model: Marginals, x: Int[Array, "n D"], *, key: PRNGKeyArray) -> 
     one, two = jr.split(key)
     x = x[jr.randint(one, (_LOOKED_AT,), 0, len(x))]
     observed = random_subsets(x.shape, key=two)
-    logs = np.asarray(_log_marginals(model, x, observed), float)
+    logs = np.asarray(_law.log_marginals(model, x, observed), float)
     sizes, width = np.asarray(observed).sum(-1), max(1, model.size // 16)
     least = [logs[np.abs(sizes - size) <= width].min(initial=0.0) for size in range(model.size + 1)]
     return np.array(least) - _MARGIN
-
-
-@eqx.filter_jit
-def _log_marginals(model: Marginals, x: Array, observed: Array) -> Array:
-    return jax.vmap(model.log_marginal)(x, observed) - model.log_partition
 
 
 def _only(model: Marginals, network: str) -> Any:

@@ -49,11 +49,11 @@ def fit_data(
     if settings.joint:
         if not present.all():
             raise ValueError("`joint` needs rows without missing values; two stages (`joint=False`) do without.")
+        adam = optimiser(settings, settings.num_steps, weight_decay=settings.weight_decay)
         trained = train(
             model, Joint(consistency), Batches(rows, min(settings.batch_size, len(x))), num_steps=settings.num_steps,
-            key=named(key, "train"), optimiser=optimiser(settings, settings.num_steps), **run,
+            key=named(key, "train"), optimiser=adam, **run,
         )  # fmt: skip
-        # log Z has no part in a law learned from data: differences of heights alone do
         model, seen, stages = trained.model, jnp.asarray(x), {"joint": trained}
     else:
         model, seen, stages = two_stages(model, rows, settings, consistency, key=named(key, "train"), **run)
@@ -71,24 +71,16 @@ def fit_energy(settings: Any, energy: Energy, *, key: PRNGKeyArray, **run: Any) 
     )
     trained = train(
         model, objective, num_steps=settings.num_steps, key=named(key, "train"),
-        optimiser=optimiser(settings, settings.num_steps), **run,
+        optimiser=optimiser(settings, settings.num_steps, clip=1.0, b2=0.99), **run,
     )  # fmt: skip
     names = energy.names or tuple(f"x{d}" for d in range(len(energy.num_values)))
     values = energy.values or tuple(tuple(range(k)) for k in energy.num_values)
     columns = Columns(names, values, table=energy.values is not None)
     seen = drawn(trained.model, _DRAWS, key=named(key, "seen"))
-    log_weight = None if anchored else _Floored(energy, floor)
+    log_weight = None if anchored else objective.log_weight
     return _finished(
         settings, trained.model, columns, energy, seen, {"energy": trained}, log_weight, anchored=anchored, key=key
     )
-
-
-class _Floored(eqx.Module):
-    energy: Energy
-    floor: float
-
-    def __call__(self, x):
-        return jnp.maximum(self.energy(x), self.floor)
 
 
 def _finished(
@@ -104,6 +96,7 @@ def _finished(
         "num_steps": {name: len(trained.losses) for name, trained in stages.items()},
         "num_skipped": sum(trained.num_skipped for trained in stages.values()),
         "num_weights": sum(leaf.size for leaf in weights),
+        "result_code": next((t.result_code for t in stages.values() if t.result_code != "successful"), "successful"),
         "history": tuple(record for trained in stages.values() for record in trained.history),
         **more,
     }

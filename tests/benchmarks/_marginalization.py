@@ -80,9 +80,7 @@ def lattice(coupling: float, field: float, seed: int) -> dict[str, float]:
     log_f = np.asarray(law.log_weight(jnp.asarray(states)), float)
     exact = SubsetMarginals.of(log_f.reshape((2,) * _SIZE))
     began = time.perf_counter()
-    model = MarginalizationModel(
-        Lattice(_SIDE, _SIDE, periodic=True), num_steps=2000, learning_rate=4e-3, weight_decay=0.0
-    )
+    model = MarginalizationModel(Lattice(_SIDE, _SIDE, periodic=True), num_steps=2000, learning_rate=4e-3)
     fitted = model.fit(Energy(law.log_weight, (2,) * _SIZE), key=jr.key(seed), progress=False)
     seconds = time.perf_counter() - began
     x, rng = np.asarray(law.sample(_QUERIES, key=jr.key(100 + seed))), np.random.default_rng(seed)
@@ -222,7 +220,7 @@ def handwritten(seed: int) -> dict[str, Any]:
     learned, test = pixels[order[:1497]], pixels[order[1497:]]
     began = time.perf_counter()
     model = MarginalizationModel(
-        Dense(256, 2, dropout=0.3), Dense(256, 2), num_steps=4000, marginal_steps=3000, num_imagined=16_384
+        Dense(256, 2, dropout=0.3), Dense(384, 2), num_steps=4000, marginal_steps=4000, num_imagined=16_384
     )
     fitted = model.fit(learned, num_values=(2,) * _PIXELS, key=jr.key(seed), progress=False)
     seconds = time.perf_counter() - began

@@ -24,6 +24,9 @@ TINY = {
     "14_prior_on_the_fly.py": ["--draws", "200"],
     "15_train_your_own.py": ["--steps", "20"],
     "16_tracking.py": ["--steps", "12", "--series", "2", "--particles", "100"],
+    "17_ising_marginals.py": ["--steps", "20"],
+    "18_digits_in_any_order.py": ["--steps", "20", "--marginal-steps", "10"],
+    "19_table_with_holes.py": ["--steps", "20"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -49,6 +52,9 @@ SLOW = {
     "14_prior_on_the_fly.py",
     "15_train_your_own.py",
     "16_tracking.py",
+    "17_ising_marginals.py",
+    "18_digits_in_any_order.py",
+    "19_table_with_holes.py",
 }  # half a minute each, nearly all of it compilation
 
 
@@ -85,6 +91,7 @@ for record in plugins():
     assert set(run([sys.executable, "-c", code], tmp_path).split()) == {
         "eight-schools",
         "language",
+        "marginals",
         "nile",
         "particles",
         "amortised",

@@ -24,9 +24,7 @@ from posterax_models import IsingLattice, SubsetMarginals, assignments
 
 LAW = IsingLattice(3, 3, 0.3, 0.1)
 ENERGY = Energy(LAW.log_weight, (2,) * 9)
-SMALL = MarginalizationModel(
-    Lattice(3, 3, periodic=True, width=8, depth=2), num_steps=450, learning_rate=5e-3, weight_decay=0.0
-)
+SMALL = MarginalizationModel(Lattice(3, 3, periodic=True, width=8, depth=2), num_steps=450, learning_rate=5e-3)
 TABLE = MarginalizationModel(Dense(32, 1), num_steps=300, marginal_steps=300, num_imagined=512, learning_rate=3e-3)
 
 
@@ -393,7 +391,8 @@ def test_the_discrete_sites_of_a_numpyro_model_are_an_energy():
 
 
 def test_evidence_that_cannot_be_has_no_conditionals_and_the_possible_is_learned():
-    """Two variables must agree; evidence against that is refused, and queries of it are flagged."""
+    """Two variables must agree; evidence against that is refused, and queries of it are flagged. A law that did not know
+    would be 0.69 off."""
     import dataclasses
 
     energy = Energy(lambda x: jnp.where(x[0] == x[1], 0.0, -jnp.inf), (2, 2, 2), impossible=-40.0)
@@ -405,5 +404,5 @@ def test_evidence_that_cannot_be_has_no_conditionals_and_the_possible_is_learned
     assert fitted.is_outside([[0, 1, -1], [0, 0, -1]]).tolist() == [True, False]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert float(fitted.log_conditional([[0, 0, 1]], of="x1", given="x0")[0]) == pytest.approx(0.0, abs=0.1)
+        assert float(fitted.log_conditional([[0, 0, 1]], of="x1", given="x0")[0]) == pytest.approx(0.0, abs=0.25)
     assert np.isneginf(fitted.log_marginal([[0, 1, 1]], check=False))[0]
