@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._networks import CausalNetwork, DenseNetwork, LatticeNetwork, PartialNetwork, SequenceNetwork
+from ._networks import DenseNetwork, LatticeNetwork, PartialNetwork, SequenceNetwork
 
 
 class Architecture(eqx.Module):
@@ -47,35 +47,6 @@ class Dense(Architecture):
             _normal(rng, deep, wide, wide, scale=math.sqrt(2)), _zeros(deep, wide),
             _normal(rng, deep, wide, wide, scale=1 / math.sqrt(deep)), _normal(rng, wide, out, scale=0.1), _zeros(out),
             _zeros(seen, out), _zeros(seen, seen) if pooled else None,
-        )  # fmt: skip
-
-
-class Causal(Architecture):
-    """Conditionals of the variables in their order, by one masked perceptron: for marginals alone.
-
-    What it tells of any subset is a normalised law, from one pass. Conditionals need another architecture.
-
-    - `width`, `depth`: of the layers.
-    """
-
-    width: int = eqx.field(static=True, default=512)
-    depth: int = eqx.field(static=True, default=1)
-    dropout: float = eqx.field(static=True, default=0.0)
-
-    def __check_init__(self):
-        _check_sizes(self, "width", "depth")
-
-    def make(self, num_values, pooled, rng):
-        """See `Architecture`; raises `ValueError` for conditionals."""
-        if not pooled:
-            raise ValueError("`Causal` is for `marginal_architecture`; conditionals look at variables on all sides.")
-        size, wide, deep = len(num_values), self.width, self.depth
-        seen, out = size * (1 + max(num_values)), size * max(num_values)
-        return CausalNetwork(
-            num_values, self.dropout, _normal(rng, seen, wide, scale=math.sqrt(seen / size)),
-            _normal(rng, size, wide), _zeros(wide), _normal(rng, deep, wide, wide, scale=math.sqrt(2)),
-            _zeros(deep, wide), _normal(rng, deep, wide, wide, scale=1 / math.sqrt(deep)),
-            _normal(rng, wide, out, scale=0.1), _zeros(seen, out), _zeros(out),
         )  # fmt: skip
 
 

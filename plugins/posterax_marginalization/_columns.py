@@ -86,7 +86,7 @@ class Columns(eqx.Module):
         for column in data.columns:
             d = self.names.index(str(column))
             cells = np.asarray(data[column], dtype=object)
-            codes = np.asarray(pd.Categorical(cells, categories=list(self.values[d])).codes)
+            codes = pd.Index(list(self.values[d]), dtype=object).get_indexer(cells)
             there[:, d] = ~np.asarray(pd.isna(cells), bool)
             if (unknown := there[:, d] & (codes < 0)).any():
                 raise ValueError(

@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
@@ -158,48 +157,3 @@ def _dropped(h: Array, rate: float, key: PRNGKeyArray | None) -> Array:
 
 def _standardised(h: Array) -> Array:
     return h * jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)
-
-
-class CausalNetwork(PartialNetwork):
-    """A masked perceptron: one conditional for each observed variable given the observed ones before it, multiplied.
-
-    Their log probabilities, summed over the observed variables, are one number, whose exponentials sum to 1 over the
-    values of any subset, exactly: what it tells of a subset is a law.
-
-    Source: Germain et al. (2015), arXiv:1502.03509, with variables that may be left out.
-    """
-
-    num_values: tuple[int, ...] = eqx.field(static=True)
-    dropout: float = eqx.field(static=True)
-    first: Float[Array, "I H"]
-    pattern: Float[Array, "D H"]
-    first_bias: Float[Array, " H"]
-    inner: Float[Array, "depth H H"]
-    inner_bias: Float[Array, "depth H"]
-    outer: Float[Array, "depth H H"]
-    last: Float[Array, "H D*K"]
-    skip: Float[Array, "I D*K"]
-    last_bias: Float[Array, " D*K"]
-
-    def __call__(self, x, observed, key=None):
-        """See `PartialNetwork`: log p(x_S), and the log of the number of values of S."""
-        size, most, wide = len(self.num_values), max(self.num_values), self.first.shape[1]
-        degree = np.arange(wide) * size // wide  # a unit of degree m sees the first m variables
-        place, out = np.repeat(np.arange(size), 1 + most), np.repeat(np.arange(size), most)
-        within = degree[:, None] <= degree
-        seen = indicators(x, observed, self.num_values).reshape(-1)
-        keys = None if key is None else jr.split(key, len(self.inner))
-
-        def layer(h, weights):
-            inner, bias, outer, key = weights
-            inside = _dropped(jax.nn.relu(jax.nn.relu(h) @ (inner * within) + bias), self.dropout, key)
-            return h + inside @ (outer * within), None
-
-        h = seen @ (self.first * (place[:, None] < degree)) + observed @ self.pattern + self.first_bias
-        h, _ = jax.lax.scan(layer, h, (self.inner, self.inner_bias, self.outer, keys), unroll=True)
-        logits = jax.nn.relu(h) @ (self.last * (degree[:, None] <= out)) + self.last_bias
-        logits = (logits + seen @ (self.skip * (place[:, None] < out))).reshape(size, most)
-        there = np.arange(most) < np.array(self.num_values)[:, None]
-        logs = jax.nn.log_softmax(jnp.where(there, logits, -1e30), -1)
-        own = jnp.take_along_axis(logs, x[:, None], -1)[:, 0] + np.log(self.num_values).astype(np.float32)
-        return jnp.sum(jnp.where(observed, own, 0.0))

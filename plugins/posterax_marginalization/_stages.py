@@ -18,7 +18,7 @@ from ._marginals import Marginals
 from ._objectives import OrderAgnostic, Rows, SelfConsistency
 from ._orders import random_subsets
 
-_PATH_STATES = 1024  # partial assignments in a step of the second stage
+_PATH_STATES = 2048  # partial assignments in a step of the second stage
 _LOOKED_AT = 4096
 _MARGIN = 3.0  # nats below the least likely subset seen
 

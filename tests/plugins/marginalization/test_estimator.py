@@ -391,8 +391,8 @@ def test_the_discrete_sites_of_a_numpyro_model_are_an_energy():
 
 
 def test_evidence_that_cannot_be_has_no_conditionals_and_the_possible_is_learned():
-    """Two variables must agree; evidence against that is refused, and queries of it are flagged. A law that did not know
-    would be 0.69 off."""
+    """Two variables must agree; evidence against that is refused, and queries of it are flagged. Independent ones would
+    be 0.69 off."""
     import dataclasses
 
     energy = Energy(lambda x: jnp.where(x[0] == x[1], 0.0, -jnp.inf), (2, 2, 2), impossible=-40.0)
