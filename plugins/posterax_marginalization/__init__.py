@@ -128,6 +128,6 @@ def posterax_demos():
         DemoSpec(
             "marginals",
             target="posterax_marginalization._demo:marginals",
-            summary="A lattice's marginals by a network beside the exact ones; a table's missing cells.",
+            summary="All marginals of a small lattice by a network, beside the exact ones.",
         )
     ]

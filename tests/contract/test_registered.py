@@ -12,6 +12,9 @@ LATER = {
     "numpyro:hmc": {"exact-start-regression", "mixing"},
     "particles:particle-gibbs": {"exact-start-regression", "mixing"},
     "nngp:scale-mixture-nngp-classifier": {"sbc", "coverage"},
+    "marginalization:marginalization-model": {"sbc", "coverage"},
+    "marginalization:db": {"gradient", "reproducible"},
+    "marginalization:kl": {"reproducible"},
 }
 
 
