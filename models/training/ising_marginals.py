@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.random as jr
 from posterax import __version__
 from posterax_marginalization import DetailedBalance, Energy, MarginalizationModel
-from posterax_marginalization._pretrained import architecture_of, weights_folder
+from posterax_marginalization._pretrained import architectures_of, weights_folder
 from posterax_models import IsingLattice
 from posterax_models._weights import write_weights
 
@@ -24,14 +24,15 @@ def main(name: str, folder: Path) -> None:
     coupling, field, seed, steps = SETTINGS[name]
     law = IsingLattice(SIDE, SIDE, coupling, field)
     energy = Energy(law.log_weight, (2,) * SIDE**2)
-    facts = {"rows": SIDE, "columns": SIDE, "coupling": coupling, "field": field, "width": 16, "depth": 2}
+    facts = {"num_variables": SIDE**2, "rows": SIDE, "columns": SIDE, "coupling": coupling, "field": field}
+    facts |= {"width": 16, "depth": 2}
     objective = DetailedBalance(energy, num_chains=16, span=25, refresh=8)
-    model = MarginalizationModel(architecture_of(facts), objective=objective, num_steps=steps, learning_rate=4e-3)
+    model = MarginalizationModel(*architectures_of(facts), objective=objective, num_steps=steps, learning_rate=4e-3)
     began, used = time.perf_counter(), time.process_time()
     fitted = model.fit(energy, key=jr.key(seed), checkpoint=Path(".cache") / f"{name}-training")
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     assert fitted.report is not None
-    assert fitted.least is not None
+    assert fitted.support is not None
     found = fitted.log_partition(4000, key=jr.key(11))
     card = {
         "name": name,
@@ -52,7 +53,7 @@ def main(name: str, folder: Path) -> None:
             "residual": round(fitted.report["residual"]["energy"], 4),
             "num_draws": 4000,
         },
-        "least": [round(float(value), 3) for value in fitted.least],
+        "least": [round(float(value), 3) for value in fitted.support.least],
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / f"{name}.posterax", fitted.model, card, dtype="float32")

@@ -59,6 +59,7 @@ _PARTS = {
     "mam-lattice": ("_architectures:Lattice", "Settings of convolutions."),
     "mam-sequence": ("_architectures:Sequence", "Settings of a transformer."),
     "mam-columns": ("_columns:Columns", "Names and values of discrete variables."),
+    "mam-support": ("_support:Support", "What a model has learned from."),
     "mam-energy": ("_energy:Energy", "A discrete law known up to a constant."),
 }
 

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,10 +15,9 @@ from ._networks import DenseNetwork, LatticeNetwork, PartialNetwork, SequenceNet
 class Architecture(eqx.Module):
     """Makes networks of one kind; plugins and users may bring their own.
 
-    - `dropout`: share of the numbers within a layer that are left out at random in training from data.
+    Those of ours have `dropout`: the share of the numbers within a layer that is left out at random in training from
+    data.
     """
-
-    dropout: eqx.AbstractVar[float]
 
     @abc.abstractmethod
     def make(self, num_values: tuple[int, ...], pooled: bool, rng: np.random.Generator) -> PartialNetwork:
@@ -116,7 +116,7 @@ class Sequence(Architecture):
         )  # fmt: skip
 
 
-def _check_sizes(settings: Architecture, *names: str) -> None:
+def _check_sizes(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -25,6 +25,7 @@ from ._log_partition import LogPartition, corrected, labels_of, log_partition
 from ._marginals import Marginals
 from ._settings import check_settings
 from ._stages import completed
+from ._support import Support
 from ._train import Fitted, fit_data, fit_energy
 
 _IMPOSSIBLE = 20.0  # nats below the least likely subset seen: as good as never
@@ -48,8 +49,8 @@ class MarginalizationModel(Estimator):
     - `num_imagined`: draws of the conditionals that the second stage learns from beside the data.
     - `max_skipped`: steps that may be skipped, because of losses that are not finite, before training fails.
 
-    Fitted fields: `model`, the networks, whose methods can be jitted; `columns`; `energy`; `least`, the least likely
-    subset that training has seen, by size; `report`, a dictionary: "consistency", rms residual and swap by the number
+    Fitted fields: `model`, the networks, whose methods can be jitted; `columns`; `energy`; `support`, what
+    training has seen; `report`, a dictionary: "consistency", rms residual and swap by the number
     of variables observed, as a list of rows; "loss", "num_steps", "num_skipped", "num_weights", "history", and of
       data "num_rows", those with any value.
 
@@ -70,7 +71,7 @@ class MarginalizationModel(Estimator):
     model: Marginals | None = None
     columns: Columns | None = None
     energy: Energy | None = None
-    least: np.ndarray | None = None
+    support: Support | None = None
     report: dict[str, Any] | None = None
     infers: ClassVar = "distribution"
 
@@ -123,10 +124,10 @@ class MarginalizationModel(Estimator):
         """
         x, there = self._given(x, observed, "observed")
         found = self._heights(x, there)
-        if check and (outside := found < self._least()[there.sum(-1)]).any():
+        if check and (outside := self._support().outside(x, there, found)).any():
             warnings.warn(
-                f"{outside.sum()} of {outside.size} queries are less likely than anything training has seen: their "
-                "log marginals are guesses. `error_report` tells how far off they may be.",
+                f"{outside.sum()} of {outside.size} queries are less likely than anything training has seen, or hold "
+                "values that never came: their log marginals are guesses. `error_report` tells how far off.",
                 PosteraxWarning, stacklevel=2,
             )  # fmt: skip
         return found
@@ -145,7 +146,7 @@ class MarginalizationModel(Estimator):
         if lacks := [columns.names[d] for d in np.unique(np.nonzero((target | known) & ~there)[-1])]:
             raise ValueError(f"`x` has no value for {lacks}, which `of` or `given` name.")
         evidence = self._heights(x, known)
-        never = np.asarray(~(evidence > self._least()[known.sum(-1)] - _IMPOSSIBLE))
+        never = np.asarray(~(evidence > self._support().least[known.sum(-1)] - _IMPOSSIBLE))
         if never.any():
             raise ValueError(
                 f"The evidence of {never.sum()} of {never.size} queries has probability zero, as far as the model "
@@ -165,9 +166,9 @@ class MarginalizationModel(Estimator):
         return np.where(there[..., None], np.arange(max(columns.num_values)) == x[..., None], found)
 
     def is_outside(self, x: Any, observed: Any = None) -> np.ndarray:
-        """Whether queries are less likely than what training has seen of as many observed variables, by 3 nats."""
+        """Whether queries hold values that never came, or are 3 nats less likely than what was seen of their size."""
         x, there = self._given(x, observed, "observed")
-        return self._heights(x, there) < self._least()[there.sum(-1)]
+        return self._support().outside(x, there, self._heights(x, there))
 
     # Draws, a pass for each missing variable
 
@@ -235,7 +236,7 @@ class MarginalizationModel(Estimator):
         x, there = (a.reshape(-1, a.shape[-1]) for a in (x, there))
         found = answer_errors(self.fitted()[0], jnp.asarray(x), jnp.asarray(there), num_orders, key=key)
         heights, sizes = self._heights(x, there), there.sum(-1)
-        outside = heights < self._least()[sizes]
+        outside = self._support().outside(x, there, heights)
         return AnswerReport(log_marginal=heights, outside=outside, num_observed=sizes, num_orders=num_orders, **found)
 
     def log_partition(self, num_draws: int = 4000, *, key: PRNGKeyArray) -> LogPartition:
@@ -285,9 +286,9 @@ class MarginalizationModel(Estimator):
             raise ValueError("This MarginalizationModel has not been fitted: call `fit(data, key=...)` first.")
         return self.model, self.columns
 
-    def _least(self) -> np.ndarray:
-        assert self.least is not None  # comes with the model
-        return self.least
+    def _support(self) -> Support:
+        assert self.support is not None  # comes with the model
+        return self.support
 
     def _energy(self, method: str) -> Energy:
         self.fitted()

@@ -11,13 +11,17 @@ import numpy as np
 from posterax_models import IsingLattice
 from posterax_models._weights import read_weights
 
-from ._architectures import Lattice
+from ._architectures import Architecture, Dense, Lattice
 from ._columns import Columns
 from ._energy import Energy
 from ._estimator import MarginalizationModel
 from ._marginals import Marginals
+from ._support import Support, values_of
 
-PRETRAINED = ("ising-10x10-0", "ising-10x10-1", "ising-10x10-2", "ising-10x10-critical")
+PRETRAINED = (
+    *("digits-0", "digits-1", "digits-2"),
+    *("ising-10x10-0", "ising-10x10-1", "ising-10x10-2", "ising-10x10-critical"),
+)
 
 
 def weights_folder() -> Path:
@@ -31,19 +35,21 @@ def pretrained(name: str) -> MarginalizationModel:
 
     - "ising-10x10-0", "-1", "-2": 100 spins on a torus, coupling 0.2, field 0.2, three seeds of the training.
     - "ising-10x10-critical": the same at coupling 0.4407 without a field.
+    - "digits-0", "-1", "-2": handwritten digits of 8 by 8 pixels, ink or none; three seeds.
 
     Raises `ValueError` for another name. `card(name)` tells how it was trained and how good it is.
     """
     facts = card(name)
-    law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
-    values = (2,) * law.num_sites
-    like = Marginals.init(values, architecture_of(facts), key=jr.key(0))
-    columns = Columns(tuple(f"x{d}" for d in range(law.num_sites)), ((0, 1),) * law.num_sites, table=False)
-    model = read_weights(weights_folder() / f"{name}.posterax", like)
+    values, energy = (2,) * facts["num_variables"], None
+    if "coupling" in facts:
+        law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
+        energy = Energy(law.log_weight, values)
+    kinds = architectures_of(facts)
+    columns = Columns(tuple(f"x{d}" for d in range(len(values))), ((0, 1),) * len(values), table=False)
     return MarginalizationModel(
-        architecture_of(facts), num_steps=facts["steps"], model=model,
-        columns=columns, energy=Energy(law.log_weight, values), least=np.array(facts["least"]),
-        report={"scores": facts["scores"]},
+        *kinds, num_steps=facts["steps"], columns=columns, energy=energy, report={"scores": facts["scores"]},
+        model=read_weights(weights_folder() / f"{name}.posterax", Marginals.init(values, *kinds, key=jr.key(0))),
+        support=Support(np.array(facts["least"]), np.array(facts.get("seen", values_of(values)), bool)),
     )  # fmt: skip
 
 
@@ -54,7 +60,11 @@ def card(name: str) -> dict[str, Any]:
     return json.loads((weights_folder() / f"{name}.json").read_text())
 
 
-def architecture_of(facts: dict[str, Any]) -> Lattice:
-    """The architecture that a card describes."""
-    sizes = {name: facts[name] for name in ("rows", "columns", "width", "depth")}
-    return Lattice(**sizes, periodic=True)
+def architectures_of(facts: dict[str, Any]) -> tuple[Architecture, Architecture]:
+    """Those of conditionals and marginals that a card describes."""
+    if "coupling" in facts:
+        sizes = {name: facts[name] for name in ("rows", "columns", "width", "depth")}
+        return Lattice(**sizes, periodic=True), Lattice(**sizes, periodic=True)
+    return Dense(facts["width"], facts["depth"], dropout=facts["dropout"]), Dense(
+        facts["marginal_width"], facts["depth"]
+    )

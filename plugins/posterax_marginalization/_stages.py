@@ -9,18 +9,15 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 from posterax import Batches, Checkpoint, Objective, Trained, train
 
 from . import _law
-from ._energy import scrambled
 from ._marginals import Marginals
 from ._objectives import OrderAgnostic, Rows, SelfConsistency
-from ._orders import random_subsets
 
-_PATH_STATES = 2048  # partial assignments in a step of the second stage
+_PATH_STATES = 4096  # partial assignments in a step of the second stage
 _LOOKED_AT = 4096
-_MARGIN = 3.0  # nats below the least likely subset seen
 
 
 class Joint(Objective):
@@ -41,27 +38,21 @@ class Joint(Objective):
 
 
 class Mixed(eqx.Module):
-    """Batches of rows of the data and of the model's own draws, half and half, a part of them scrambled.
-
-    A function of a key. Conditionals say something of any row; so marginals can learn what is unlikely, too.
-    """
+    """Batches of rows of the data and of the model's own draws, half and half; a function of a key."""
 
     data: Int[Array, "n D"]
     own: Int[Array, "m D"]
-    num_values: tuple[int, ...] = eqx.field(static=True)
     size: int = eqx.field(static=True)
-    exploring: float = 0.1
 
     def __call__(self, key: PRNGKeyArray) -> Rows:
         """One batch."""
-        one, two, three = jr.split(key, 3)
+        one, two = jr.split(key)
         half = self.size // 2
         rows = [
             self.data[jr.randint(one, (self.size - half,), 0, len(self.data))],
             self.own[jr.randint(two, (half,), 0, len(self.own))],
         ]
-        x = jr.permutation(three, jnp.concatenate(rows))
-        x = scrambled(x, self.num_values, self.exploring, key=jr.fold_in(three, 0))
+        x = jnp.concatenate(rows)
         return Rows(x, jnp.ones(x.shape, bool))
 
 
@@ -94,7 +85,7 @@ def two_stages(
     full = filled(model, rows, key=keys[1])
     own = drawn(model, settings.num_imagined, key=keys[2])
     span = 1 if consistency.form != "path" else min(consistency.span or model.size, model.size)
-    batch = Mixed(full, own, model.num_values, max(2, min(size, _PATH_STATES // (span + 1))) if span > 1 else size)
+    batch = Mixed(full, own, max(2, min(size, _PATH_STATES // (span + 1))) if span > 1 else size)
     second = train(
         model, consistency, batch, num_steps=settings.marginal_steps, key=keys[3],
         optimiser=optimiser(settings, settings.marginal_steps),
@@ -128,20 +119,6 @@ def completed(
         ranks = None if order is None else jnp.broadcast_to(np.argsort(order), rows[0].shape)
         pieces.append(_law.completed(model, *rows, key=key_part, ranks=ranks)[0])
     return jnp.concatenate(pieces)
-
-
-def least_seen(model: Marginals, x: Int[Array, "n D"], *, key: PRNGKeyArray) -> Float[np.ndarray, " D+1"]:
-    """By the number of variables observed, a log marginal below which training has hardly seen anything, in nats.
-
-    The least of random subsets of `x` in a window of sizes, less a margin of 3 nats.
-    """
-    one, two = jr.split(key)
-    x = x[jr.randint(one, (_LOOKED_AT,), 0, len(x))]
-    observed = random_subsets(x.shape, key=two)
-    logs = np.asarray(_law.log_marginals(model, x, observed), float)
-    sizes, width = np.asarray(observed).sum(-1), max(1, model.size // 16)
-    least = [logs[np.abs(sizes - size) <= width].min(initial=0.0) for size in range(model.size + 1)]
-    return np.array(least) - _MARGIN
 
 
 def _only(model: Marginals, network: str) -> Any:

@@ -17,7 +17,8 @@ from ._energy_objectives import KullbackLeibler
 from ._marginals import Marginals
 from ._objectives import Rows
 from ._settings import consistency_of, energy_objective_of
-from ._stages import Joint, drawn, least_seen, optimiser, two_stages
+from ._stages import Joint, drawn, optimiser, two_stages
+from ._support import Support, values_of
 
 _DRAWS = 2048
 
@@ -28,7 +29,7 @@ class Fitted(NamedTuple):
     model: Marginals
     columns: Columns
     energy: Energy | None
-    least: np.ndarray
+    support: Support
     report: dict[str, Any]
 
 
@@ -57,7 +58,8 @@ def fit_data(
         model, seen, stages = trained.model, jnp.asarray(x), {"joint": trained}
     else:
         model, seen, stages = two_stages(model, rows, settings, consistency, key=named(key, "train"), **run)
-    return _finished(settings, model, columns, None, seen, stages, num_rows=len(x), key=key)
+    came = np.stack([np.isin(np.arange(max(columns.num_values)), x[present[:, d], d]) for d in range(x.shape[1])])
+    return _finished(settings, model, columns, None, seen, stages, came=came, num_rows=len(x), key=key)
 
 
 def fit_energy(settings: Any, energy: Energy, *, key: PRNGKeyArray, **run: Any) -> Fitted:
@@ -85,7 +87,7 @@ def fit_energy(settings: Any, energy: Energy, *, key: PRNGKeyArray, **run: Any) 
 
 def _finished(
     settings: Any, model: Marginals, columns: Columns, energy: Energy | None, seen: Any, stages: dict[str, Trained],
-    log_weight: Any = None, *, key: PRNGKeyArray, **more: Any,
+    log_weight: Any = None, came: Any = None, *, key: PRNGKeyArray, **more: Any,
 ) -> Fitted:  # fmt: skip
     own = drawn(model, _DRAWS, key=named(key, "checked")) if energy is None else seen
     weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -100,7 +102,8 @@ def _finished(
         "history": tuple(record for trained in stages.values() for record in trained.history),
         **more,
     }
-    return Fitted(model, columns, energy, least_seen(model, seen, key=named(key, "least")), report)
+    support = Support.of(model, seen, values_of(model.num_values) if came is None else came, key=named(key, "least"))
+    return Fitted(model, columns, energy, support, report)
 
 
 def _last(values: np.ndarray) -> float:

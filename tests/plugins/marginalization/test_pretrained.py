@@ -16,7 +16,7 @@ from posterax_models import IsingLattice, SubsetMarginals, assignments
 def test_files_are_those_of_their_cards(name):
     facts, file = card(name), weights_folder() / f"{name}.posterax"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == facts["sha256"]
-    assert file.stat().st_size < 200_000
+    assert file.stat().st_size < 3e6
     assert facts["name"] == name
     assert {"data", "seed", "steps", "versions", "trained_on", "processor_seconds"} <= set(facts)
 
@@ -39,7 +39,7 @@ def test_the_score_of_a_card_is_found_again():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("name", [name for name in PRETRAINED if name.startswith("ising")])
 def test_the_scores_of_all_cards_are_found_again(name):
     fitted, facts = pretrained(name), card(name)
     law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
@@ -50,6 +50,20 @@ def test_the_scores_of_all_cards_are_found_again(name):
     column = np.arange(100) % 10 == 3  # any column has the law of the first
     exact = np.log(law.column_probs())[x[:, column] @ 2 ** np.arange(10)[::-1]]
     assert np.abs(fitted.log_marginal(x, column, check=False) - exact).mean() < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_bits_of_digits_are_those_of_the_card(seed):
+    """The same orders and test images, to the rounding of weights to 16 bits."""
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import load_digits
+
+    fitted, facts = pretrained(f"digits-{seed}"), card(f"digits-{seed}")
+    pixels = (load_digits().data > 7.5).astype(int)
+    test = pixels[np.random.default_rng(0).permutation(len(pixels))[1497:]]
+    bits = -fitted.log_marginal_by_orders(test, num_orders=10, key=jr.key(1)).mean() / 64 / np.log(2)
+    assert abs(bits - facts["scores"]["bits_per_pixel"]) < 1e-3
 
 
 @pytest.mark.slow
