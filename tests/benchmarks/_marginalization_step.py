@@ -40,6 +40,11 @@ def theirs():
 
     import torch
 
+    gelu = torch.nn.functional.gelu
+
+    def standardised(h):
+        return h * torch.rsqrt((h**2).mean(-1, keepdim=True) + 1e-6)
+
     torch.manual_seed(0)
     data = torch.tensor(rows())
 
@@ -57,8 +62,9 @@ def theirs():
             seen = torch.nn.functional.one_hot(torch.where(observed, x + 1, 0), 3).float().flatten(1)
             h = self.first(seen)
             for inner, outer in zip(self.inner, self.outer, strict=True):
-                h = h + outer(torch.relu(inner(torch.relu(h))))
-            return (self.last(torch.relu(h)) + self.skip(seen)).unflatten(1, (SIZE, 2))
+                h = h + outer(gelu(inner(standardised(h)), approximate="tanh"))
+            out = self.last(gelu(standardised(h), approximate="tanh")) + self.skip(seen)
+            return out.unflatten(1, (SIZE, 2))
 
     network = Network()
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
