@@ -5,10 +5,10 @@ python models/training/ising_marginals.py NAME [FOLDER]      NAME: ising-10x10-0
 
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import jax.random as jr
-from posterax import __version__
 from posterax_marginalization import DetailedBalance, Energy, MarginalizationModel
 from posterax_marginalization._pretrained import architectures_of, weights_folder
 from posterax_models import IsingLattice
@@ -45,7 +45,7 @@ def main(name: str, folder: Path) -> None:
         "seconds": round(seconds),
         "processor_seconds": round(processor),
         "trained_on": "2 cores shared with other work, no accelerator",
-        "versions": _versions(),
+        "versions": {package: version(package) for package in ("posterax", "jax", "equinox", "optax")},
         "scores": {
             "reverse_kl": round(law.log_partition() - found.lower_bound, 4),
             "standard_error": round(found.bound_error, 4),
@@ -58,12 +58,6 @@ def main(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / f"{name}.posterax", fitted.model, card, dtype="float32")
     print(card)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {"posterax": __version__, **{name: version(name) for name in ("jax", "equinox", "optax")}}
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def posterax_components():
             kind="estimator",
             target="posterax_marginalization._estimator:MarginalizationModel",
             summary="Any marginal of discrete variables in one pass of a network, from a table or an energy.",
-            tags={"approximate", "bias=0.1"},
+            tags={"approximate", "bias=0.1", "missing-data"},
             source=_SOURCE,
             example="posterax_marginalization._examples:chain",
         ),

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._networks import DenseNetwork, LatticeNetwork, PartialNetwork, SequenceNetwork
+from ._validation import check_integer
 
 
 class Architecture(eqx.Module):
@@ -118,9 +119,7 @@ class Sequence(Architecture):
 
 def _check_sizes(settings: Any, *names: str) -> None:
     for name in names:
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be an integer, 1 or more; got {value!r}.")
+        check_integer(name, getattr(settings, name), 1)
     if not 0 <= settings.dropout < 1:
         raise ValueError(f"`dropout` must be at least 0 and below 1; got {settings.dropout!r}.")
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from scipy.special import logsumexp
 
 from ._law import completed
 from ._marginals import Marginals
@@ -61,12 +62,11 @@ def answer_errors(
     """`by_orders`, `order_sd`, `residual` and `swap` of queries, `(n, D)`; see `AnswerReport`."""
     one, two, three = jr.split(key, 3)
     orders = np.asarray(by_orders(model, x, observed, num_orders, key=one), float)
-    top = orders.max(0)
     full = completed(model, x, observed, key=two)[0]
     residual, swap = _near(model, full, observed, key=three)
     return {
-        "by_orders": top + np.log(np.mean(np.exp(orders - top), 0)),
-        "order_sd": orders.std(0, ddof=1) if num_orders > 1 else np.full(len(top), np.nan),
+        "by_orders": logsumexp(orders, 0) - np.log(num_orders),
+        "order_sd": orders.std(0, ddof=1) if num_orders > 1 else np.full(len(x), np.nan),
         "residual": np.sqrt(np.mean(np.asarray(residual, float) ** 2, 0)),
         "swap": np.sqrt(np.mean(np.asarray(swap, float) ** 2, 0)),
     }

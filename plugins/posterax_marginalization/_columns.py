@@ -48,9 +48,14 @@ class Columns(eqx.Module):
             if (array.reshape(-1, array.shape[-1]).max(0, initial=-1) < 0).any():
                 raise ValueError("`data` has a column without any value. Leave it out, or pass `num_values`.")
             num_values = tuple(int(k) for k in array.reshape(-1, array.shape[-1]).max(0) + 1)
-        names = tuple(f"x{d}" for d in range(array.shape[-1]))
-        if len(num_values) != len(names):
-            raise ValueError(f"`num_values` must have one entry a column, {len(names)}; got {len(num_values)}.")
+        if len(num_values) != array.shape[-1]:
+            raise ValueError(f"`num_values` must have one entry a column, {array.shape[-1]}; got {len(num_values)}.")
+        return Columns.of_integers(num_values)
+
+    @staticmethod
+    def of_integers(num_values: tuple[int, ...], names: tuple[str, ...] | None = None) -> "Columns":
+        """Columns whose values are the integers themselves; named x0, x1, ... by default."""
+        names = tuple(f"x{d}" for d in range(len(num_values))) if names is None else names
         return Columns(names, tuple(tuple(range(k)) for k in num_values), table=False)
 
     def encode(self, data: Any, name: str = "x") -> Coded:

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy.special import logsumexp
+
+from ._validation import check_num_values
 
 _PROBES = 4096
 
@@ -65,7 +68,7 @@ class Energy(eqx.Module):
         if getattr(found, "shape", None) != ():
             raise TypeError(f"`log_weight` must give one number; got {getattr(found, 'shape', type(found).__name__)}.")
         x = self.random(_PROBES, key=key)
-        logs = np.asarray(jax.jit(self.__call__)(x), float)
+        logs = np.asarray(log_weights(self, x), float)
         if (bad := np.isnan(logs) | (logs == np.inf)).any():
             row = np.asarray(x)[bad][0].tolist()
             raise ValueError(
@@ -77,9 +80,8 @@ class Energy(eqx.Module):
                 f"`log_weight` is -inf at all of {len(x)} random assignments: there is nothing to start from. Leave "
                 "out what is impossible, or give it a low weight instead."
             )
-        peak = logs.max()
-        guess = peak + np.log(np.mean(np.exp(logs - peak))) + np.log(self.num_values).sum()
-        return float(guess), float(peak + self.impossible)
+        guess = logsumexp(logs) - np.log(len(logs)) + np.log(self.num_values).sum()
+        return float(guess), float(logs.max() + self.impossible)
 
     @staticmethod
     def from_numpyro(model: Callable, *args: Any, seed: int = 0, **kwargs: Any) -> "Energy":
@@ -118,6 +120,12 @@ class Energy(eqx.Module):
         return Energy(log_weight, tuple(map(len, values)), tuple(names), tuple(values))
 
 
+@eqx.filter_jit
+def log_weights(energy: Energy, x: Int[Array, "B D"]) -> Float[Array, " B"]:
+    """Log f of rows, compiled once for an energy."""
+    return energy(x)
+
+
 def random_assignments(num_values: tuple[int, ...], num: int, *, key: PRNGKeyArray) -> Int[Array, "num D"]:
     """Assignments drawn uniformly."""
     return jr.randint(key, (num, len(num_values)), 0, np.array(num_values))
@@ -131,13 +139,6 @@ def scrambled(
     mixed = jnp.arange(len(x)) < share * len(x)
     part = jr.uniform(one, x.shape) < jr.uniform(two, (len(x), 1))
     return jnp.where(mixed[:, None] & part, random_assignments(num_values, len(x), key=three), x)
-
-
-def check_num_values(num_values: Any) -> None:
-    """Raise `ValueError` where these are not numbers of values, one for each variable."""
-    good = isinstance(num_values, tuple) and num_values
-    if not good or not all(isinstance(k, (int, np.integer)) and k >= 1 for k in num_values):
-        raise ValueError(f"`num_values` must be a tuple of integers, 1 or more, one a variable; got {num_values!r}.")
 
 
 def _range_of(name: str, law: Any) -> tuple[int, int]:

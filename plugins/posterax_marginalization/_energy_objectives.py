@@ -13,9 +13,10 @@ from posterax import Objective
 
 from ._energy import Energy, scrambled
 from ._marginals import Marginals
-from ._objectives import PENALTIES, check_choice, check_span, path_loss
+from ._objectives import PENALTIES, path_loss
 from ._orders import Path, random_ranks, random_starts
 from ._sampling import refreshed
+from ._validation import check_choice, check_integer, check_span
 
 _WINDOW = 64  # steps between two looks at R-hat
 _WATCHED = 4  # projections of the chains beside log f
@@ -45,8 +46,7 @@ class EnergyObjective(Objective):
         if not isinstance(self.energy, Energy):
             raise TypeError(f"`energy` must be an Energy(function, num_values); got {type(self.energy).__name__}.")
         for name, least in (("num_chains", 2), ("refresh", 1)):
-            if not isinstance(value := getattr(self, name), int) or value < least:
-                raise ValueError(f"`{name}` must be an integer, {least} or more; got {value!r}.")
+            check_integer(name, getattr(self, name), least)
 
     def init(self, model: Marginals, *, key: PRNGKeyArray) -> Chains:
         """Chains at uniform assignments."""

@@ -6,7 +6,6 @@ import warnings
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -18,7 +17,7 @@ from posterax._keys import named
 from ._architectures import Architecture, Dense
 from ._checks import AnswerReport, answer_errors, by_orders
 from ._columns import Columns
-from ._energy import Energy
+from ._energy import Energy, log_weights
 from ._gibbs import run_chains
 from ._law import ConditionalLaw, log_marginals, log_probs
 from ._log_partition import LogPartition, corrected, labels_of, log_partition
@@ -49,10 +48,10 @@ class MarginalizationModel(Estimator):
     - `num_imagined`: draws of the conditionals that the second stage learns from beside the data.
     - `max_skipped`: steps that may be skipped, because of losses that are not finite, before training fails.
 
-    Fitted fields: `model`, the networks, whose methods can be jitted; `columns`; `energy`; `support`, what
-    training has seen; `report`, a dictionary: "consistency", rms residual and swap by the number
-    of variables observed, as a list of rows; "loss", "num_steps", "num_skipped", "num_weights", "history", and of
-      data "num_rows", those with any value.
+    Fitted fields: `model`, the networks, whose methods can be jitted; `columns`; `energy`; `support`, what training has
+    seen; `report`, a dictionary: "consistency", rms residual and swap by the number of variables observed, as a list of
+    rows; "loss", "residual", "num_steps", "num_skipped", "num_weights", "result_code", "history", and of data
+    "num_rows", those with any value.
 
     Source: Liu, Ramadge and Adams (2024), "Generative Marginalization Models", arXiv:2310.12920.
     """
@@ -161,8 +160,7 @@ class MarginalizationModel(Estimator):
         """
         model, columns = self.fitted()
         x, there = self._given(x, observed, "observed")
-        flat = [jnp.asarray(a.reshape(-1, a.shape[-1])) for a in (x, there)]
-        found = np.exp(np.asarray(log_probs(model, flat[0], flat[1]))).reshape(*x.shape, -1)
+        found = np.exp(np.asarray(log_probs(model, _rows(x), _rows(there)))).reshape(*x.shape, -1)
         return np.where(there[..., None], np.arange(max(columns.num_values)) == x[..., None], found)
 
     def is_outside(self, x: Any, observed: Any = None) -> np.ndarray:
@@ -207,8 +205,7 @@ class MarginalizationModel(Estimator):
         """
         columns, key = self.fitted()[1], check_key(key, "MarginalizationModel.impute")
         x, there = self._given(data, None, "data")
-        flat = x.reshape(-1, x.shape[-1])
-        full = np.asarray(self._completed(flat, there.reshape(flat.shape), order, key)).reshape(x.shape)
+        full = np.asarray(self._completed(_rows(x), _rows(there), order, key)).reshape(x.shape)
         if isinstance(data, pd.DataFrame):
             return columns.decode(full).set_index(data.index)
         return full
@@ -225,8 +222,7 @@ class MarginalizationModel(Estimator):
         """
         key = check_key(key, "MarginalizationModel.log_marginal_by_orders")
         x, there = self._given(x, observed, "observed")
-        rows, target = (jnp.asarray(a.reshape(-1, a.shape[-1])) for a in (x, there))
-        found = by_orders(self.fitted()[0], rows, target, num_orders, key=key)
+        found = by_orders(self.fitted()[0], _rows(x), _rows(there), num_orders, key=key)
         return np.asarray(found).reshape(num_orders, *x.shape[:-1])
 
     def error_report(self, x: Any, observed: Any = None, *, num_orders: int = 10, key: PRNGKeyArray) -> AnswerReport:
@@ -234,7 +230,7 @@ class MarginalizationModel(Estimator):
         key = check_key(key, "MarginalizationModel.error_report")
         x, there = self._given(x, observed, "observed")
         x, there = (a.reshape(-1, a.shape[-1]) for a in (x, there))
-        found = answer_errors(self.fitted()[0], jnp.asarray(x), jnp.asarray(there), num_orders, key=key)
+        found = answer_errors(self.fitted()[0], _rows(x), _rows(there), num_orders, key=key)
         heights, sizes = self._heights(x, there), there.sum(-1)
         outside = self._support().outside(x, there, heights)
         return AnswerReport(log_marginal=heights, outside=outside, num_observed=sizes, num_orders=num_orders, **found)
@@ -242,19 +238,17 @@ class MarginalizationModel(Estimator):
     def log_partition(self, num_draws: int = 4000, *, key: PRNGKeyArray) -> LogPartition:
         """Log Z of the energy: as learned, as a lower bound, and by importance sampling with its effective size."""
         key = check_key(key, "MarginalizationModel.log_partition")
-        learned = float("nan") if self._anchored() else float(self.fitted()[0].log_partition)
-        return log_partition(self.fitted()[0], self._energy("log_partition"), learned, num_draws, key=key)
+        draws = self._weighted(None, num_draws, "log_partition", key)
+        return log_partition(draws, float("nan") if self._anchored() else float(self.fitted()[0].log_partition))
 
     def corrected(self, num_draws: int = 4000, *, key: PRNGKeyArray, given: Any = None) -> Draws:
         """Weighted draws of the energy's law given some values: drawn by the conditionals, weighted by f.
 
         Integers, as the values "x". Their log evidence is that of Z p(given), without bias.
         """
-        model, columns = self.fitted()
         key = check_key(key, "MarginalizationModel.corrected")
-        x, there = (jnp.broadcast_to(a, (num_draws, len(a))) for a in self._one_row(given))
-        found = corrected(model, self._energy("corrected"), columns, x, there, key=key)
-        return found.recorded("corrected", component="marginalization-model", num_draws=num_draws)
+        draws = self._weighted(given, num_draws, "corrected", key)
+        return draws.recorded("corrected", component="marginalization-model", num_draws=num_draws)
 
     def chains(
         self, num_draws: int = 512, *, key: PRNGKeyArray, num_chains: int = 4, refresh: int = 4, threshold: float = 1.1
@@ -290,11 +284,12 @@ class MarginalizationModel(Estimator):
         assert self.support is not None  # comes with the model
         return self.support
 
-    def _energy(self, method: str) -> Energy:
-        self.fitted()
+    def _weighted(self, given: Any, num: int, method: str, key: PRNGKeyArray) -> Draws:
+        model, columns = self.fitted()
         if self.energy is None:
             raise ValueError(f"`{method}` is for energies; this model was learned from data, whose log Z is 0.")
-        return self.energy
+        x, there = (jnp.broadcast_to(a, (num, len(a))) for a in self._one_row(given))
+        return corrected(model, self.energy, columns, x, there, key=key)
 
     def _anchored(self) -> bool:
         return bool(self.report and self.report.get("anchored"))
@@ -318,13 +313,17 @@ class MarginalizationModel(Estimator):
 
     def _heights(self, x: np.ndarray, there: np.ndarray) -> np.ndarray:
         model = self.fitted()[0]
-        flat = [jnp.asarray(a.reshape(-1, a.shape[-1])) for a in (x, there)]
-        found = np.asarray(log_marginals(model, flat[0], flat[1]), float).reshape(x.shape[:-1])
+        found = np.asarray(log_marginals(model, _rows(x), _rows(there)), float).reshape(x.shape[:-1])
         if self.energy is not None and not self._anchored() and (full := there.all(-1)).any():
-            exact = np.asarray(jax.jit(self.energy.__call__)(flat[0]), float).reshape(full.shape)
+            exact = np.asarray(log_weights(self.energy, _rows(x)), float).reshape(full.shape)
             found = np.where(full, exact - float(model.log_partition), found)
         return found
 
-    def _completed(self, x: np.ndarray, there: np.ndarray, order: Any, key: PRNGKeyArray) -> Array:
+    def _completed(self, x: Any, there: Any, order: Any, key: PRNGKeyArray) -> Array:
         model, columns = self.fitted()
         return completed(model, x, there, key=key, order=columns.order(order))
+
+
+def _rows(array: np.ndarray) -> Array:
+    """All leading axes as one."""
+    return jnp.asarray(array.reshape(-1, array.shape[-1]))

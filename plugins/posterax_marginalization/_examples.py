@@ -16,6 +16,7 @@ from ._energy_objectives import DetailedBalance, KullbackLeibler
 from ._estimator import MarginalizationModel
 from ._law import ConditionalLaw
 from ._marginals import Marginals
+from ._networks import PartialNetwork
 from ._objectives import OrderAgnostic, Rows, SelfConsistency
 
 _START = np.array([0.5, 0.3, 0.2])
@@ -74,19 +75,20 @@ def _fit(component: Any, joint: Any, key: Any) -> Any:
 
 def _infer(fitted: MarginalizationModel, observed: Any, key: Any) -> Any:
     del key
-    x = jnp.concatenate([jnp.asarray(observed).astype(jnp.int32), jnp.zeros(_LENGTH - 2, jnp.int32)])
-    return _AsNumbers(ConditionalLaw(fitted.fitted()[0], x, jnp.arange(_LENGTH) < 2, jnp.arange(_LENGTH)))
+    x = jnp.concatenate([jnp.asarray(observed), jnp.full(_LENGTH - 2, jnp.nan)])
+    there = ~jnp.isnan(x)
+    law = ConditionalLaw(fitted.fitted()[0], jnp.where(there, x, 0).astype(jnp.int32), there, jnp.arange(_LENGTH))
+    return _AsNumbers(law)
 
 
-# The objectives; that of likelihood at a uniform law, which networks of zeros are. The others are zero at the truth,
-# whatever the batch, so that nothing statistical is left to see there.
+# The objectives; that of likelihood at independent uniform variables. The others are zero at the truth, whatever the
+# batch, so that nothing statistical is left to see there.
 
 
 def likelihood() -> ObjectiveCase:
     """Uniform rows of unequal numbers of values, a tenth of which are missing."""
-    model = _random()
-    zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, model)
-    return ObjectiveCase(OrderAgnostic(), zeros, _batch, optimum=_conditional)
+    model = eqx.tree_at(_conditional, _random(), _Independent(jnp.zeros(len(_OTHERS))))
+    return ObjectiveCase(OrderAgnostic(), model, _batch, optimum=_conditional)
 
 
 def consistency() -> ObjectiveCase:
@@ -105,6 +107,17 @@ def divergence() -> ObjectiveCase:
 
 
 _VALUES = (2, 3, 2)
+_OTHERS = np.array([(d, value) for d, num in enumerate(_VALUES) for value in range(1, num)])  # all values but the first
+
+
+class _Independent(PartialNetwork):
+    """Independent variables, by log odds against their first values: a law has one set of weights only."""
+
+    log_odds: Array
+
+    def __call__(self, x: Any, observed: Any, key: Any = None) -> Array:
+        del x, observed, key
+        return jnp.zeros((len(_VALUES), max(_VALUES))).at[tuple(_OTHERS.T)].set(self.log_odds)
 
 
 def _random() -> Marginals:
@@ -135,4 +148,4 @@ def _nothing(key: Any) -> None:
 
 
 def _conditional(model: Marginals) -> Any:
-    return model.conditional.last_bias  # pyright: ignore[reportAttributeAccessIssue]
+    return model.conditional

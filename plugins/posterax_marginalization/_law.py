@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._marginals import Marginals
+from ._orders import ranks_by_group
 from ._sampling import complete, log_prob_in_order
 
 
@@ -67,7 +68,7 @@ def completed(
 
 @eqx.filter_jit
 def _weighed(model: Marginals, x: Array, observed: Array, ranks: Array) -> Array:
-    ranks = jnp.argsort(jnp.argsort(jnp.where(observed, 0, x.shape[1]) + ranks, -1), -1)
+    ranks = ranks_by_group(jnp.where(observed, 0, 1), ranks)
     return log_prob_in_order(model, x, ranks, jnp.sum(observed, -1), jnp.full(len(x), x.shape[1]))
 
 

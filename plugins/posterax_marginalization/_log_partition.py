@@ -2,16 +2,14 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from posterax import Draws
 from posterax._labels import Labels
-from posterax.weights import effective_sample_size, pareto_k
+from scipy.special import logsumexp
 
 from ._columns import Columns
-from ._energy import Energy
+from ._energy import Energy, log_weights
 from ._law import completed
 from ._marginals import Marginals
 
@@ -34,29 +32,20 @@ class LogPartition(NamedTuple):
     k_hat: float
 
 
-def weighted(
-    model: Marginals, energy: Energy, x: Array, observed: Array, *, key: PRNGKeyArray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Completed rows, log f of them, and log weights log f - log q."""
-    full, log_q = completed(model, x, observed, key=key)
-    log_f = np.asarray(jax.jit(energy.__call__)(full), float)
-    return np.asarray(full), log_f, log_f - np.asarray(log_q, float)
-
-
-def log_partition(model: Marginals, energy: Energy, learned: float, num: int, *, key: PRNGKeyArray) -> LogPartition:
-    """See `LogPartition`."""
-    nothing = jnp.zeros((num, model.size), jnp.int32)
-    _, _, logs = weighted(model, energy, nothing, nothing.astype(bool), key=key)
-    top = logs.max()
-    ratio = np.exp(logs - top)
+def log_partition(draws: Draws, learned: float) -> LogPartition:
+    """Of draws of `corrected` of which nothing was given; see `LogPartition`."""
+    assert draws.log_weights is not None
+    assert draws.log_evidence is not None
+    logs = draws.log_weights[0]
+    ratio, root = np.exp(logs - draws.log_evidence[0]), np.sqrt(len(logs))
     return LogPartition(
         learned,
         float(logs.mean()),
-        float(logs.std(ddof=1) / np.sqrt(num)),
-        float(top + np.log(ratio.mean())),
-        float(ratio.std(ddof=1) / ratio.mean() / np.sqrt(num)),
-        float(effective_sample_size(jnp.asarray(logs - top))),
-        float(pareto_k(jnp.asarray(logs - top))),
+        float(logs.std(ddof=1) / root),
+        float(draws.log_evidence[0]),
+        float(ratio.std(ddof=1) / root),
+        draws.effective_sample_size(),
+        draws.pareto_k(),
     )
 
 
@@ -64,14 +53,15 @@ def corrected(
     model: Marginals, energy: Energy, columns: Columns, x: Array, observed: Array, *, key: PRNGKeyArray
 ) -> Draws:
     """Draws of the energy's law given some values, weighted; see `MarginalizationModel.corrected`."""
-    full, log_f, logs = weighted(model, energy, x, observed, key=key)
-    top = logs.max()
+    full, log_q = completed(model, x, observed, key=key)
+    log_f = np.asarray(log_weights(energy, full), float)
+    logs = log_f - np.asarray(log_q, float)
     return Draws(
-        values={"x": full[None]},
+        values={"x": np.asarray(full)[None]},
         stats={},
         log_weights=logs[None],
         log_density=log_f[None],
-        log_evidence=np.array([top + np.log(np.mean(np.exp(logs - top)))]),
+        log_evidence=np.array([logsumexp(logs) - np.log(len(logs))]),
         labels=labels_of(columns),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._architectures import Architecture
-from ._networks import LatticeNetwork, PartialNetwork
+from ._networks import LatticeNetwork, PartialNetwork, values_of
 
 _UNIT = 25.0  # nats; so that one learning rate suits log Z too
 
@@ -69,8 +69,7 @@ class Marginals(eqx.Module):
         Rows of observed variables mean nothing. Values that a variable does not have are at -1e30. `key`: for dropout.
         """
         logits = self.conditional(x, observed, key)
-        there = np.arange(max(self.num_values)) < np.array(self.num_values)[:, None]
-        return jax.nn.log_softmax(jnp.where(there, logits, -1e30), -1)
+        return jax.nn.log_softmax(jnp.where(values_of(self.num_values), logits, -1e30), -1)
 
     def log_marginal(self, x: Int[Array, " D"], observed: Bool[Array, " D"]) -> Float[Array, ""]:
         """Log p(x_S) + log Z in nats, from one pass; log Z where nothing is observed."""

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
@@ -149,6 +150,11 @@ class SequenceNetwork(PartialNetwork):
 def indicators(x: Int[Array, " D"], observed: Bool[Array, " D"], num_values: tuple[int, ...]) -> Float[Array, "D 1+K"]:
     """Which state each variable is in: not observed, or one of its values."""
     return jax.nn.one_hot(jnp.where(observed, x + 1, 0), 1 + max(num_values))
+
+
+def values_of(num_values: tuple[int, ...]) -> Bool[np.ndarray, "D K"]:
+    """Which values each variable has, of as many as any has."""
+    return np.arange(max(num_values)) < np.array(num_values)[:, None]
 
 
 def _dropped(h: Array, rate: float, key: PRNGKeyArray | None) -> Array:

@@ -10,7 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from posterax import Objective
 
 from ._marginals import Marginals
+from ._networks import values_of
 from ._orders import Path, random_ranks, random_starts
+from ._validation import check_choice, check_span
 
 PENALTIES = ("squared", "huber", "linex")
 
@@ -100,7 +102,7 @@ class SelfConsistency(Objective):
         values = jnp.arange(max(model.num_values))
 
         def summed(x, observed, step):
-            there = values < jnp.asarray(model.num_values)[step]
+            there = jnp.asarray(values_of(model.num_values))[step]
             each = jax.vmap(lambda v: model.log_marginal(x.at[step].set(v), observed.at[step].set(True)))(values)
             return jax.nn.logsumexp(jnp.where(there, each, -jnp.inf))
 
@@ -118,10 +120,10 @@ def path_loss(
     Heights less chained conditionals are one constant along a consistent path; all differences of them are penalised.
     """
     level = height - jnp.concatenate([jnp.zeros_like(logs[:, :1]), jnp.cumsum(logs, -1)], -1)
-    off = level[:, None, :] - level[:, :, None]  # of a later state from an earlier one: above the diagonal
+    off = level[:, :, None] - level[:, None, :]  # of an earlier state from a later one: above the diagonal
     apart = jnp.arange(level.shape[-1]) - jnp.arange(level.shape[-1])[:, None]
     weights = jnp.where(apart > 0, decay ** (apart - 1.0), 0.0)
-    loss = jnp.mean(jnp.sum(weights * penalised(-off, penalty), (-1, -2))) / jnp.sum(weights)
+    loss = jnp.mean(jnp.sum(weights * penalised(off, penalty), (-1, -2))) / jnp.sum(weights)
     return loss, _rms(level[:, 1:] - level[:, :-1])
 
 
@@ -133,20 +135,6 @@ def penalised(off: Array, penalty: str) -> Array:
         low = jnp.minimum(off, 3.0)  # from there on a straight line: one wild residual shall not rule a batch
         return 2 * (jnp.exp(low) * (1 + off - low) - off - 1)
     return off**2
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise `ValueError` where `value` is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}.")
-
-
-def check_span(span: Any, decay: Any) -> None:
-    """Raise `ValueError` for a window without steps or weights that grow with distance."""
-    if span is not None and (isinstance(span, bool) or not isinstance(span, int) or span < 1):
-        raise ValueError(f"`span` must be an integer, 1 or more, or None for whole orders; got {span!r}.")
-    if not 0 < decay <= 1:
-        raise ValueError(f"`decay` must be above 0 and at most 1; got {decay!r}.")
 
 
 def _rms(off: Array) -> Array:

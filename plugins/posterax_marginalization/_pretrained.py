@@ -16,7 +16,8 @@ from ._columns import Columns
 from ._energy import Energy
 from ._estimator import MarginalizationModel
 from ._marginals import Marginals
-from ._support import Support, values_of
+from ._networks import values_of
+from ._support import Support
 
 PRETRAINED = (
     *("digits-0", "digits-1", "digits-2"),
@@ -45,9 +46,9 @@ def pretrained(name: str) -> MarginalizationModel:
         law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
         energy = Energy(law.log_weight, values)
     kinds = architectures_of(facts)
-    columns = Columns(tuple(f"x{d}" for d in range(len(values))), ((0, 1),) * len(values), table=False)
     return MarginalizationModel(
-        *kinds, num_steps=facts["steps"], columns=columns, energy=energy, report={"scores": facts["scores"]},
+        *kinds, num_steps=facts["steps"], columns=Columns.of_integers(values), energy=energy,
+        report={"scores": facts["scores"]},
         model=read_weights(weights_folder() / f"{name}.posterax", Marginals.init(values, *kinds, key=jr.key(0))),
         support=Support(np.array(facts["least"]), np.array(facts.get("seen", values_of(values)), bool)),
     )  # fmt: skip
@@ -64,7 +65,7 @@ def architectures_of(facts: dict[str, Any]) -> tuple[Architecture, Architecture]
     """Those of conditionals and marginals that a card describes."""
     if "coupling" in facts:
         sizes = {name: facts[name] for name in ("rows", "columns", "width", "depth")}
-        return Lattice(**sizes, periodic=True), Lattice(**sizes, periodic=True)
-    return Dense(facts["width"], facts["depth"], dropout=facts["dropout"]), Dense(
-        facts["marginal_width"], facts["depth"]
-    )
+        lattice = Lattice(**sizes, periodic=True)
+        return lattice, lattice
+    conditional = Dense(facts["width"], facts["depth"], dropout=facts["dropout"])
+    return conditional, Dense(facts["marginal_width"], facts["depth"])

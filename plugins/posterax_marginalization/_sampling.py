@@ -8,7 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._marginals import Marginals
-from ._orders import random_ranks
+from ._orders import random_ranks, ranks_by_group
 
 _Rows = Int[Array, "B D"]
 _Seen = Bool[Array, "B D"]
@@ -25,7 +25,7 @@ def complete(
     """
     key, key_order = jr.split(key)
     ranks = random_ranks(x.shape, key=key_order) if ranks is None else ranks
-    ranks = jnp.argsort(jnp.argsort(jnp.where(observed, 0, 1) * x.shape[1] + ranks, -1), -1)
+    ranks = ranks_by_group(jnp.where(observed, 0, 1), ranks)
     known = jnp.sum(observed, -1)
 
     def one(t, carry):
@@ -58,9 +58,8 @@ def log_prob_by_orders(
     """Log p(x_A | x_B) along random orders of the variables of A; row by row, each order an estimate of its own."""
 
     def one(key):
-        ranks = random_ranks(x.shape, key=key)
         group = jnp.where(given, 0, jnp.where(target, 1, 2))
-        ranks = jnp.argsort(jnp.argsort(group * x.shape[1] + ranks, -1), -1)
+        ranks = ranks_by_group(group, random_ranks(x.shape, key=key))
         known = jnp.sum(given, -1)
         return log_prob_in_order(model, x, ranks, known, known + jnp.sum(target & ~given, -1))
 

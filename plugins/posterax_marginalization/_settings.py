@@ -8,6 +8,7 @@ from posterax import Objective
 from ._architectures import Architecture
 from ._energy_objectives import DetailedBalance, KullbackLeibler
 from ._objectives import SelfConsistency
+from ._validation import check_integer
 
 _SPAN = 8  # steps of an order in a window, for data
 ENERGY_OBJECTIVES = {"db": DetailedBalance, "kl": KullbackLeibler}
@@ -16,9 +17,7 @@ ENERGY_OBJECTIVES = {"db": DetailedBalance, "kl": KullbackLeibler}
 def check_settings(model: Any) -> None:
     """Raise `ValueError` or `TypeError` for settings out of place."""
     for name in ("num_steps", "marginal_steps", "batch_size", "num_imagined"):
-        value = getattr(model, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be an integer, 1 or more; got {value!r}.")
+        check_integer(name, getattr(model, name), 1)
     for name in ("architecture", "marginal_architecture"):
         value = getattr(model, name)
         if not isinstance(value, Architecture) and not (value is None and name != "architecture"):

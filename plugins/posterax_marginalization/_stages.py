@@ -1,6 +1,5 @@
 """Training in stages: from data, or from an energy."""
 
-import os
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +10,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 from posterax import Batches, Checkpoint, Objective, Trained, train
+from posterax._checkpoint import as_checkpoint
 
 from . import _law
 from ._marginals import Marginals
 from ._objectives import OrderAgnostic, Rows, SelfConsistency
 
 _PATH_STATES = 4096  # partial assignments in a step of the second stage
-_LOOKED_AT = 4096
+_PIECE = 4096  # rows that are completed together
 
 
 class Joint(Objective):
@@ -112,8 +112,8 @@ def completed(
 ) -> Int[Array, "n D"]:
     """Rows with what is not observed drawn, in pieces that bound memory; in this order, or random ones."""
     pieces = []
-    for number, start in enumerate(range(0, len(x), _LOOKED_AT)):
-        part = slice(start, start + _LOOKED_AT)
+    for number, start in enumerate(range(0, len(x), _PIECE)):
+        part = slice(start, start + _PIECE)
         key_part = jr.fold_in(key, number)
         rows = jnp.asarray(x[part]), jnp.asarray(observed[part])
         ranks = None if order is None else jnp.broadcast_to(np.argsort(order), rows[0].shape)
@@ -127,9 +127,7 @@ def _only(model: Marginals, network: str) -> Any:
     return eqx.tree_at(lambda m: getattr(m, network), nothing, chosen)
 
 
-def _stage(checkpoint: Any, name: str) -> Any:
+def _stage(checkpoint: Any, name: str) -> Checkpoint | None:
     """The place of one stage's checkpoint within that of the training."""
-    if checkpoint is None:
-        return None
-    habits = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(os.fspath(checkpoint))
-    return habits.within(name)
+    habits = as_checkpoint(checkpoint)
+    return None if habits is None else habits.within(name)

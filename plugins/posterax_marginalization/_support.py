@@ -41,8 +41,3 @@ class Support(eqx.Module):
         """Whether queries hold values that never came, or are less likely than anything seen of their size."""
         came = self.seen[np.arange(x.shape[-1]), x]
         return (heights < self.least[observed.sum(-1)]) | (observed & ~came).any(-1)
-
-
-def values_of(num_values: tuple[int, ...]) -> Bool[np.ndarray, "D K"]:
-    """All values that the variables have."""
-    return np.arange(max(num_values)) < np.array(num_values)[:, None]

@@ -15,10 +15,11 @@ from ._columns import Columns
 from ._energy import Energy
 from ._energy_objectives import KullbackLeibler
 from ._marginals import Marginals
+from ._networks import values_of
 from ._objectives import Rows
 from ._settings import consistency_of, energy_objective_of
 from ._stages import Joint, drawn, optimiser, two_stages
-from ._support import Support, values_of
+from ._support import Support
 
 _DRAWS = 2048
 
@@ -75,9 +76,9 @@ def fit_energy(settings: Any, energy: Energy, *, key: PRNGKeyArray, **run: Any) 
         model, objective, num_steps=settings.num_steps, key=named(key, "train"),
         optimiser=optimiser(settings, settings.num_steps, clip=1.0, b2=0.99), **run,
     )  # fmt: skip
-    names = energy.names or tuple(f"x{d}" for d in range(len(energy.num_values)))
-    values = energy.values or tuple(tuple(range(k)) for k in energy.num_values)
-    columns = Columns(names, values, table=energy.values is not None)
+    columns = Columns.of_integers(energy.num_values, energy.names)
+    if energy.values is not None:
+        columns = Columns(columns.names, energy.values)
     seen = drawn(trained.model, _DRAWS, key=named(key, "seen"))
     log_weight = None if anchored else objective.log_weight
     return _finished(

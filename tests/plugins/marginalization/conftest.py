@@ -1,7 +1,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from jaxtyping import Array
@@ -26,6 +25,9 @@ class Table(PartialNetwork):
 
 class Tabular:
     """A random law over three variables of 2, 3 and 2 values, all its marginals, and a model that knows them."""
+
+    values = VALUES
+    bound = 37.4  # of the chi-square, with 11 degrees of freedom: exceeded once in 10,000
 
     def __init__(self, log_partition=0.0, scale=1.0, seed=0):
         self.log_weights = scale * np.random.default_rng(seed).normal(size=VALUES)
@@ -64,12 +66,14 @@ class Tabular:
         return jnp.asarray(self.log_weights, jnp.float32)[tuple(x)]
 
 
-CHI_SQUARE = 37.4  # of 11 degrees of freedom, exceeded once in 10,000
+@pytest.fixture
+def tabular():
+    return Tabular
 
 
 @pytest.fixture
-def law():
-    return Tabular()
+def law(tabular):
+    return tabular()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,7 +83,3 @@ def compiled_in_haste():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
-
-
-def key(number=0):
-    return jr.key(number)

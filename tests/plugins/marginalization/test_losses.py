@@ -1,8 +1,6 @@
 """Losses against models that are right by construction, and faults put in by hand."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -22,13 +20,7 @@ from posterax_marginalization import (
 )
 from posterax_marginalization._energy_objectives import Chains, split_r_hat
 from posterax_marginalization._objectives import path_loss, penalised
-from posterax_marginalization._orders import Path as Order
-from posterax_marginalization._orders import random_ranks, random_starts, random_subsets
-
-spec = importlib.util.spec_from_file_location("marginalization_tables", Path(__file__).with_name("conftest.py"))
-tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tables)
-Tabular, VALUES = tables.Tabular, tables.VALUES
+from posterax_marginalization._orders import Path, random_ranks, random_starts, random_subsets
 
 
 def complete(x):
@@ -65,9 +57,9 @@ def test_the_loss_of_one_wrong_marginal_is_what_paper_and_pencil_give(law):
     assert geometric == pytest.approx(3 * 0.09 * (1 + 0.5 + 0.25) / (3 + 2 * 0.5 + 0.25), rel=1e-4)
 
 
-def test_detailed_balance_of_the_right_model_is_zero_and_tells_a_wrong_log_partition():
-    law = Tabular(log_partition=7.0)
-    objective = DetailedBalance(Energy(law.log_weight, VALUES), num_chains=16, refresh=2)
+def test_detailed_balance_of_the_right_model_is_zero_and_tells_a_wrong_log_partition(tabular):
+    law = tabular(log_partition=7.0)
+    objective = DetailedBalance(Energy(law.log_weight, law.values), num_chains=16, refresh=2)
     loss = jax.jit(lambda model: objective.loss(model, None, objective.init(model, key=jr.key(0)), key=jr.key(1))[0])
     assert loss(law.model) < 1e-9
     off = eqx.tree_at(lambda m: m.scaled_log_partition, law.model, (7.0 + 0.3) / 25)
@@ -92,7 +84,7 @@ def test_order_agnostic_of_rows_with_a_missing_value_is_the_entropy_of_the_other
         jax.vmap(lambda row, key: OrderAgnostic().loss(law.model, Rows(row[None], present), None, key=key)[0])
     )
     losses = np.asarray(each(x, jr.split(jr.key(0), len(x))))
-    joint = law.probs.reshape(VALUES).sum(1)
+    joint = law.probs.reshape(law.values).sum(1)
     entropy = -np.sum(joint * np.log(joint))
     assert abs(losses.mean() - entropy) < 4.5 * losses.std() / np.sqrt(len(losses))
 
@@ -130,12 +122,11 @@ def test_the_linex_penalty_has_the_sign_that_the_loss_gives_it(law):
     assert best == pytest.approx(float(jnp.log(jnp.mean(jnp.exp(logs)))), abs=0.02)
 
 
-def test_the_published_gradient_is_that_of_the_divergence():
+def test_the_published_gradient_is_that_of_the_divergence(tabular):
     """40,000 chains at the model's law: the gradient in the log marginals of all 12 assignments is p (a - E a), a the
     log ratio; within 5 standard errors (false alarm 7e-6 for all). The smallest of them is 2 % of the largest."""
-    law = Tabular(log_partition=float(np.log(VALUES).sum()))
-    other = Tabular(seed=5)
-    energy = Energy(other.log_weight, VALUES)
+    law, other = tabular(log_partition=float(np.log(tabular.values).sum())), tabular(seed=5)
+    energy = Energy(other.log_weight, law.values)
     objective = KullbackLeibler(energy, num_chains=40_000, refresh=1, weight=0.0)
     state = objective.init(law.model, key=jr.key(0))
     state = Chains(law.draw(40_000).astype(state.x.dtype), state.watched, state.step)
@@ -219,7 +210,7 @@ def test_windows_begin_where_they_can_and_hold_the_ends_more_often():
 
 def test_a_path_adds_one_variable_at_a_time():
     ranks = jnp.array([[2, 0, 1]])
-    path = Order(jnp.array([[1, 2, 0]]), ranks, jnp.array([0]), 3)
+    path = Path(jnp.array([[1, 2, 0]]), ranks, jnp.array([0]), 3)
     assert path.steps.tolist() == [[1, 2, 0]]
     assert path.states[0].tolist() == [
         [False] * 3,

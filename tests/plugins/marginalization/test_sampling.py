@@ -1,8 +1,5 @@
 """Draws against exact laws."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,10 +8,6 @@ import pytest
 from posterax_marginalization import ConditionalLaw, Dense, Lattice, Marginals, Sequence, complete, refreshed
 from posterax_marginalization._sampling import log_prob_by_orders
 
-spec = importlib.util.spec_from_file_location("marginalization_tables", Path(__file__).with_name("conftest.py"))
-tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tables)
-VALUES, CHI_SQUARE = tables.VALUES, tables.CHI_SQUARE
 NUM = 20_000
 
 
@@ -22,7 +15,7 @@ def test_draws_in_random_orders_have_the_law_of_the_conditionals(law):
     """Chi-square, false alarm 1e-4; a uniform draw of one variable in a hundred is found as often as not."""
     zeros = jnp.zeros((NUM, 3), jnp.int32)
     x, logs = jax.jit(lambda key: complete(law.model, zeros, zeros.astype(bool), key=key))(jr.key(0))
-    assert law.chi_square(x) < CHI_SQUARE
+    assert law.chi_square(x) < law.bound
     np.testing.assert_allclose(logs, np.log(law.probs)[law.place(x)], atol=1e-5)
 
 
@@ -31,7 +24,7 @@ def test_draws_keep_what_is_given_and_have_the_conditional_law(law):
     observed = jnp.tile(jnp.array([[False, True, False]]), (NUM, 1))
     x, logs = jax.jit(lambda key: complete(law.model, given, observed, key=key))(jr.key(0))
     assert (np.asarray(x)[:, 1] == 2).all()
-    probs = law.probs.reshape(VALUES)[:, 2]
+    probs = law.probs.reshape(law.values)[:, 2]
     probs = probs / probs.sum()
     counts = np.bincount(2 * np.asarray(x)[:, 0] + np.asarray(x)[:, 2], minlength=4)
     assert np.sum((counts - NUM * probs.ravel()) ** 2 / (NUM * probs.ravel())) < 21.1  # 3 degrees, 1e-4
@@ -60,11 +53,11 @@ def test_log_probabilities_are_those_of_enumeration_in_every_order(law):
 def test_a_metropolis_block_leaves_the_law_as_it_is_whatever_the_conditionals(law, num):
     """From exact draws, conditionals of an untrained network. Chi-square, false alarm 1e-4; without the step, more than
     1,000."""
-    model = Marginals.init(VALUES, Dense(8, 1), key=jr.key(0))
+    model = Marginals.init(law.values, Dense(8, 1), key=jr.key(0))
     rows = lambda x: jax.vmap(law.log_weight)(x)  # noqa: E731
     start = law.draw(NUM).astype(jnp.int32)
     x, accepted = jax.jit(lambda key: refreshed(model, start, num, key=key, log_weight=rows))(jr.key(1))
-    assert law.chi_square(x) < CHI_SQUARE
+    assert law.chi_square(x) < law.bound
     assert 0.2 < float(accepted.mean()) < 0.95
     x, _ = jax.jit(lambda key: refreshed(model, start, num, key=key))(jr.key(1))
     assert law.chi_square(x) > 1000
@@ -73,7 +66,7 @@ def test_a_metropolis_block_leaves_the_law_as_it_is_whatever_the_conditionals(la
 def test_blocks_of_the_right_conditionals_leave_their_law_as_it_is_and_are_always_accepted(law):
     start = law.draw(NUM).astype(jnp.int32)
     x, _ = jax.jit(lambda key: refreshed(law.model, start, 2, key=key))(jr.key(1))
-    assert law.chi_square(x) < CHI_SQUARE
+    assert law.chi_square(x) < law.bound
     assert (np.asarray(x) != np.asarray(start)).any(-1).mean() > 0.3
     rows = lambda x: jax.vmap(law.log_weight)(x)  # noqa: E731
     assert float(refreshed(law.model, start[:500], 2, key=jr.key(2), log_weight=rows)[1].mean()) == 1.0
