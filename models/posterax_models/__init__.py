@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ._emission import AbstractEmission as AbstractEmission
     from ._emission import CategoricalEmission as CategoricalEmission
     from ._emission import GaussianEmission as GaussianEmission
+    from ._flashing_ratchet import FlashingRatchet as FlashingRatchet
+    from ._flashing_ratchet import RatchetSettings as RatchetSettings
     from ._funnel import NealsFunnel as NealsFunnel
     from ._hidden_markov import HiddenMarkovChain as HiddenMarkovChain
     from ._hidden_markov import HMMFiltered as HMMFiltered
@@ -72,6 +74,7 @@ _HOMES = {
     "_eight_schools": ("EightSchools", "eight_schools", "eight_schools_exact"),
     "_eight_schools_reference": ("EIGHT_SCHOOLS_REFERENCE",),
     "_emission": ("AbstractEmission", "CategoricalEmission", "GaussianEmission"),
+    "_flashing_ratchet": ("FlashingRatchet", "RatchetSettings"),
     "_funnel": ("NealsFunnel",),
     "_hidden_markov": ("HMMFiltered", "HMMSmoothed", "HiddenMarkovChain"),
     "_ising": ("IsingLattice",),

@@ -176,7 +176,7 @@ def test_what_is_unknown_broken_or_disabled_is_an_error_of_one_line(plugin, caps
     monkeypatch.setenv("POSTERAX_DISABLE_PLUGINS", "off")
     for name, told in (
         ("nutz", "did you mean 'nuts'"),
-        ("nutz", "Plugins: bad, distribution_transformer, marginalization, nngp, numpyro, off, one, particles."),
+        ("nutz", "Plugins: bad, distribution_transformer, marginalization, mjp, nngp, numpyro, off, one, particles."),
         ("one:thing", "no component is called 'one:thing'"),
         ("bad", "the plugin 'bad' (posterax-bad 1.0) is broken: ZeroDivisionError"),
         ("bad:thing", "the plugin 'bad' (posterax-bad 1.0) is broken: ZeroDivisionError"),

@@ -1,0 +1,96 @@
+"""Markov jump processes: rates from noisy, sparse paths, exactly by likelihood and at once by a trained network."""
+
+from typing import TYPE_CHECKING
+
+from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
+
+if TYPE_CHECKING:
+    from ._generators import generator as generator
+    from ._generators import limit_law as limit_law
+    from ._generators import transition_probs as transition_probs
+    from ._prior import ProcessPrior as ProcessPrior
+    from ._prior import Seen as Seen
+    from ._prior_edges import AbsorbingEdges as AbsorbingEdges
+    from ._prior_edges import BirthDeathEdges as BirthDeathEdges
+    from ._prior_edges import CompleteEdges as CompleteEdges
+    from ._prior_edges import ConnectedTriangles as ConnectedTriangles
+    from ._prior_edges import EdgePrior as EdgePrior
+    from ._prior_edges import SymmetricEdges as SymmetricEdges
+    from ._prior_grids import GridPrior as GridPrior
+    from ._prior_grids import IrregularGrid as IrregularGrid
+    from ._prior_grids import LabelFlips as LabelFlips
+    from ._prior_grids import MixedGrid as MixedGrid
+    from ._prior_grids import RegularGrid as RegularGrid
+    from ._prior_rates import BetaRates as BetaRates
+    from ._prior_rates import InitialPrior as InitialPrior
+    from ._prior_rates import LogUniformRates as LogUniformRates
+    from ._prior_rates import MixedRates as MixedRates
+    from ._prior_rates import RatePrior as RatePrior
+    from ._prior_rates import ReversibleRates as ReversibleRates
+    from ._process import Jumps as Jumps
+    from ._process import Process as Process
+
+_HOMES = {
+    "_generators": ("generator", "limit_law", "transition_probs"),
+    "_prior": ("ProcessPrior", "Seen"),
+    "_prior_edges": (
+        "AbsorbingEdges",
+        "BirthDeathEdges",
+        "CompleteEdges",
+        "ConnectedTriangles",
+        "EdgePrior",
+        "SymmetricEdges",
+    ),
+    "_prior_grids": ("GridPrior", "IrregularGrid", "LabelFlips", "MixedGrid", "RegularGrid"),
+    "_prior_rates": (
+        "BetaRates",
+        "InitialPrior",
+        "LogUniformRates",
+        "MixedRates",
+        "RatePrior",
+        "ReversibleRates",
+    ),
+    "_process": ("Jumps", "Process"),
+}
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__ = lazy(__name__, _HOMES)
+
+# Parts of priors and of what is learned: published so that files may hold them, and others may add to them.
+_PARTS = {
+    "edge-prior": {
+        "complete-edges": ("_prior_edges:CompleteEdges", "Every state can jump to every other one."),
+        "connected-triangles": ("_prior_edges:ConnectedTriangles", "The paper's random edge sets."),
+        "birth-death-edges": ("_prior_edges:BirthDeathEdges", "Jumps between neighbours alone."),
+        "symmetric-edges": ("_prior_edges:SymmetricEdges", "Every jump can be undone."),
+        "absorbing-edges": ("_prior_edges:AbsorbingEdges", "Some states are never left."),
+    },
+    "rate-prior": {
+        "beta-rates": ("_prior_rates:BetaRates", "The paper's rates: mixtures of Beta laws."),
+        "log-uniform-rates": ("_prior_rates:LogUniformRates", "Rates of all orders of magnitude."),
+        "reversible-rates": ("_prior_rates:ReversibleRates", "Rates in detailed balance."),
+        "mixed-rates": ("_prior_rates:MixedRates", "All rates of a process from one of several laws."),
+    },
+    "initial-prior": {"initial-prior": ("_prior_rates:InitialPrior", "Stationary, or nearly uniform.")},
+    "grid-prior": {
+        "regular-grid": ("_prior_grids:RegularGrid", "Every s-th point."),
+        "irregular-grid": ("_prior_grids:IrregularGrid", "Random points, others for each path."),
+        "mixed-grid": ("_prior_grids:MixedGrid", "One of several kinds of grids."),
+        "label-flips": ("_prior_grids:LabelFlips", "Wrong labels."),
+    },
+    "process-prior": {"process-prior": ("_prior:ProcessPrior", "A law of processes and of what is seen of them.")},
+}
+
+
+@hookimpl
+def posterax_plugin_info():
+    return PluginInfo("Markov jump processes: rates from noisy, sparse paths, with what practitioners read off them.")
+
+
+@hookimpl
+def posterax_components():
+    return [
+        ComponentSpec(name, kind=kind, target=f"posterax_mjp.{target}", summary=summary)
+        for kind, parts in _PARTS.items()
+        for name, (target, summary) in parts.items()
+    ]
