@@ -5,9 +5,22 @@ from typing import TYPE_CHECKING
 from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
 
 if TYPE_CHECKING:
+    from ._answers import committors as committors
+    from ._answers import entropy_production as entropy_production
+    from ._answers import first_passage_times as first_passage_times
+    from ._answers import relaxation_times as relaxation_times
+    from ._answers import sojourn_times as sojourn_times
+    from ._answers import stationary_law as stationary_law
+    from ._emissions import ConfusedLabels as ConfusedLabels
+    from ._emissions import Emission as Emission
+    from ._emissions import FlippedLabels as FlippedLabels
+    from ._emissions import GaussianSignal as GaussianSignal
+    from ._emissions import TrueLabels as TrueLabels
+    from ._estimator import MJPLikelihood as MJPLikelihood
     from ._generators import generator as generator
     from ._generators import limit_law as limit_law
     from ._generators import transition_probs as transition_probs
+    from ._panel import PanelData as PanelData
     from ._prior import ProcessPrior as ProcessPrior
     from ._prior import Seen as Seen
     from ._prior_edges import AbsorbingEdges as AbsorbingEdges
@@ -23,15 +36,29 @@ if TYPE_CHECKING:
     from ._prior_grids import RegularGrid as RegularGrid
     from ._prior_rates import BetaRates as BetaRates
     from ._prior_rates import InitialPrior as InitialPrior
+    from ._prior_rates import LogNormalRates as LogNormalRates
     from ._prior_rates import LogUniformRates as LogUniformRates
     from ._prior_rates import MixedRates as MixedRates
     from ._prior_rates import RatePrior as RatePrior
     from ._prior_rates import ReversibleRates as ReversibleRates
     from ._process import Jumps as Jumps
     from ._process import Process as Process
+    from ._readers import read_dwell_times as read_dwell_times
+    from ._readers import read_panel as read_panel
 
 _HOMES = {
+    "_answers": (
+        "committors",
+        "entropy_production",
+        "first_passage_times",
+        "relaxation_times",
+        "sojourn_times",
+        "stationary_law",
+    ),
+    "_emissions": ("ConfusedLabels", "Emission", "FlippedLabels", "GaussianSignal", "TrueLabels"),
+    "_estimator": ("MJPLikelihood",),
     "_generators": ("generator", "limit_law", "transition_probs"),
+    "_panel": ("PanelData",),
     "_prior": ("ProcessPrior", "Seen"),
     "_prior_edges": (
         "AbsorbingEdges",
@@ -45,12 +72,14 @@ _HOMES = {
     "_prior_rates": (
         "BetaRates",
         "InitialPrior",
+        "LogNormalRates",
         "LogUniformRates",
         "MixedRates",
         "RatePrior",
         "ReversibleRates",
     ),
     "_process": ("Jumps", "Process"),
+    "_readers": ("read_dwell_times", "read_panel"),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -67,6 +96,7 @@ _PARTS = {
     },
     "rate-prior": {
         "beta-rates": ("_prior_rates:BetaRates", "The paper's rates: mixtures of Beta laws."),
+        "log-normal-rates": ("_prior_rates:LogNormalRates", "Rates of about one order of magnitude."),
         "log-uniform-rates": ("_prior_rates:LogUniformRates", "Rates of all orders of magnitude."),
         "reversible-rates": ("_prior_rates:ReversibleRates", "Rates in detailed balance."),
         "mixed-rates": ("_prior_rates:MixedRates", "All rates of a process from one of several laws."),
@@ -78,6 +108,23 @@ _PARTS = {
         "mixed-grid": ("_prior_grids:MixedGrid", "One of several kinds of grids."),
         "label-flips": ("_prior_grids:LabelFlips", "Wrong labels."),
     },
+    "emission": {
+        "true-labels": ("_emissions:TrueLabels", "States are seen as they are."),
+        "flipped-labels": ("_emissions:FlippedLabels", "Labels that may be wrong, by a share known or not."),
+        "confused-labels": ("_emissions:ConfusedLabels", "Labels that may be wrong, by a known matrix."),
+        "gaussian-signal": ("_emissions:GaussianSignal", "A noisy signal around a level of each state."),
+    },
+    "knowledge": {
+        "mjp-knowledge": ("_knowledge:Knowledge", "What a fit by likelihood has learned."),
+        "mjp-posterior": ("_fit:Posterior", "A likelihood of panel data with a prior."),
+        "mjp-panel-likelihood": ("_likelihood:Likelihood", "The exact likelihood of panel data."),
+        "mjp-rate-model": ("_rate_model:RateModel", "How rates depend on parameters."),
+        "mjp-intervals": ("_intervals:Intervals", "Different steps of time in panel data."),
+        "mjp-transitions": ("_intervals:Transitions", "Pairs of known states."),
+        "mjp-sequences": ("_intervals:Sequences", "Rows of each subject."),
+        "mjp-rows": ("_emissions:Rows", "Rows as emissions read them."),
+    },
+    "panel-data": {"panel-data": ("_panel:PanelData", "Who was seen in which state, and when.")},
     "process-prior": {"process-prior": ("_prior:ProcessPrior", "A law of processes and of what is seen of them.")},
 }
 
@@ -90,6 +137,16 @@ def posterax_plugin_info():
 @hookimpl
 def posterax_components():
     return [
+        ComponentSpec(
+            "mjp-likelihood",
+            kind="estimator",
+            target="posterax_mjp._estimator:MJPLikelihood",
+            summary="Rates from panel data by the exact likelihood: maximum, Laplace or NUTS.",
+            tags={"approximate", "bias=0.1"},
+            source="Kalbfleisch and Lawless (1985), JASA 80(392)",
+            example="posterax_mjp._examples:panel",
+        ),
+    ] + [
         ComponentSpec(name, kind=kind, target=f"posterax_mjp.{target}", summary=summary)
         for kind, parts in _PARTS.items()
         for name, (target, summary) in parts.items()

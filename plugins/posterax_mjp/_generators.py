@@ -1,13 +1,15 @@
 """Rate matrices, and the transition probabilities over a gap of time."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 _ORDER = 14  # of the series: its remainder is below 1e-19 where half a jump is expected
-_BLOCKS = (4, 4, 8, 12)  # squarings; those that no gap needs are not done
+_MOST_SQUARES = 28
 
 
 def generator(rates: Float[Array, "*B k k"]) -> Float[Array, "*B k k"]:
@@ -16,44 +18,76 @@ def generator(rates: Float[Array, "*B k k"]) -> Float[Array, "*B k k"]:
     return off - jnp.sum(off, -1)[..., None] * jnp.eye(rates.shape[-1], dtype=rates.dtype)
 
 
-def transition_probs(generator: Float[Array, "k k"], gaps: Float[Array, " G"]) -> Float[Array, "G k k"]:
+def transition_probs(
+    generator: Float[Array, "*U k k"], gaps: Float[Array, " G"], which: Int[Array, " G"] | None = None
+) -> Float[Array, "G k k"]:
     r"""$P(d) = e^{Q d}$ for each gap d; row i holds the law of the state that follows state i.
+
+    - `which`: for each gap, which of several matrices `generator` holds for it.
 
     By uniformisation and squaring: no term is negative, so that small probabilities keep their digits, and their logs
     their derivatives, of any order. Beyond $2^{27}$ expected jumps a gap counts as that long.
     """
-    fastest = jnp.maximum(jnp.max(-jnp.diagonal(generator)), jnp.finfo(generator.dtype).tiny ** 0.5)
-    expected = jnp.minimum(jnp.asarray(gaps, generator.dtype) * fastest, 2.0 ** (sum(_BLOCKS) - 1))
+    gaps = jnp.asarray(gaps, generator.dtype)
+    exits = -jnp.diagonal(generator, axis1=-2, axis2=-1)
+    fastest = jnp.maximum(jnp.max(exits, -1), jnp.finfo(generator.dtype).tiny ** 0.5)
+    chosen = (lambda value: value) if which is None else (lambda value: value[which])
+    expected = jnp.minimum(gaps * chosen(fastest), 2.0 ** (_MOST_SQUARES - 1))
     halvings = jax.lax.stop_gradient(jnp.maximum(jnp.ceil(jnp.log2(jnp.maximum(expected, 0.25))) + 1, 0))
-    jump = jnp.eye(len(generator), dtype=generator.dtype) + generator / fastest
-    return _squared(_series(jump, expected / 2.0**halvings), halvings)
+    jump = jnp.eye(generator.shape[-1], dtype=generator.dtype) + generator / fastest[..., None, None]
+    return _squared(_series(jump, expected / 2.0**halvings, chosen), halvings)
 
 
-def _series(jump: Float[Array, "k k"], expected: Float[Array, " G"]) -> Float[Array, "G k k"]:
+def _series(jump: Float[Array, "*U k k"], expected: Float[Array, " G"], chosen: Callable) -> Float[Array, "G k k"]:
     """The mean of powers of `jump` under Poisson numbers of jumps."""
-    weight, power = jnp.exp(-expected)[:, None, None], jnp.eye(len(jump), dtype=jump.dtype)
-    total = weight * power
+    weight = jnp.exp(-expected)[:, None, None]
+    power = jnp.broadcast_to(jnp.eye(jump.shape[-1], dtype=jump.dtype), jump.shape)
+    total = weight * chosen(power)
     for n in range(1, _ORDER + 1):
         weight, power = weight * (expected / n)[:, None, None], power @ jump
-        total = total + weight * power
+        total = total + weight * chosen(power)
     return total
 
 
+@jax.custom_vjp
 def _squared(probs: Float[Array, "G k k"], times: Float[Array, " G"]) -> Float[Array, "G k k"]:
-    """Each matrix squared so many times."""
-    done = 0
-    for size in _BLOCKS:
+    """Each matrix squared so many times; loops are as long as needed, also under `vmap`."""
+    return _squares(probs, times)[0]
 
-        def block(probs, done=done, size=size):
-            def step(probs, number):
-                return jnp.where((number < times)[:, None, None], probs @ probs, probs), None
 
-            probs = jax.lax.scan(step, probs, done + jnp.arange(size))[0]
-            return probs / jnp.sum(probs, -1, keepdims=True)  # rounding doubles with every square
+def _squares(probs: Array, times: Array) -> tuple[Array, Array]:
+    def square(state):
+        number, probs, before = state
+        before = before.at[number].set(probs)
+        after = probs @ probs
+        after = after / jnp.sum(after, -1, keepdims=True)  # rounding doubles with every square
+        return number + 1, jnp.where((number < times)[:, None, None], after, probs), before
 
-        probs = jax.lax.cond(jnp.any(times > done), block, lambda probs: probs, probs)
-        done += size
-    return probs
+    before = jnp.zeros((_MOST_SQUARES, *probs.shape), probs.dtype)
+    _, probs, before = jax.lax.while_loop(lambda s: jnp.any(s[0] < times), square, (0, probs, before))
+    return probs, before
+
+
+def _forward(probs: Array, times: Array) -> tuple[Array, tuple[Array, Array]]:
+    probs, before = _squares(probs, times)
+    return probs, (before, times)
+
+
+def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array, None]:
+    """Rows sum to 1 in all directions that a rate matrix can take, so that dividing by the sum changes no slope."""
+    before, times = saved
+
+    def unsquare(state):
+        number, slope = state
+        transposed = jnp.swapaxes(before[number - 1], -1, -2)
+        earlier = transposed @ slope + slope @ transposed
+        return number - 1, jnp.where((number <= times)[:, None, None], earlier, slope)
+
+    last = jnp.max(times).astype(int)
+    return jax.lax.while_loop(lambda s: s[0] > 0, unsquare, (last, slope))[1], None
+
+
+_squared.defvjp(_forward, _backward)
 
 
 def limit_law(generator: Float[Array, "k k"], start: Float[Array, " k"] | None = None) -> Float[Array, " k"]:

@@ -78,14 +78,32 @@ class LogUniformRates(_Independent):
 
     def sample(self, edges: Bool[Array, "k k"], *, key: PRNGKeyArray) -> Float[Array, "k k"]:
         """See `RatePrior`."""
-        low, high = np.log(self.smallest), np.log(self.largest)
+        low, high = jnp.log(self.smallest), jnp.log(self.largest)
         return jnp.where(edges, jnp.exp(jr.uniform(key, edges.shape, minval=low, maxval=high)), 0.0)
 
     def log_density(self, rate: Float[Array, "*B"]) -> Float[Array, "*B"]:
         """See `_Independent`; -inf outside."""
         inside = (rate >= self.smallest) & (rate <= self.largest)
-        return jnp.where(inside, -jnp.log(jnp.where(inside, rate, 1.0)) - np.log(np.log(self.largest / self.smallest)),
-                         -jnp.inf)  # fmt: skip
+        width = jnp.log(jnp.log(self.largest / self.smallest))
+        return jnp.where(inside, -jnp.log(jnp.where(inside, rate, 1.0)) - width, -jnp.inf)
+
+
+class LogNormalRates(_Independent):
+    """Each rate log-normal.
+
+    - `median`: in units of 1 / horizon. `log_sd`: the standard deviation of its logarithm.
+    """
+
+    median: float = 1.0
+    log_sd: float = 2.0
+
+    def sample(self, edges: Bool[Array, "k k"], *, key: PRNGKeyArray) -> Float[Array, "k k"]:
+        """See `RatePrior`."""
+        return jnp.where(edges, self.median * jnp.exp(self.log_sd * jr.normal(key, edges.shape)), 0.0)
+
+    def log_density(self, rate: Float[Array, "*B"]) -> Float[Array, "*B"]:
+        """See `_Independent`."""
+        return jax.scipy.stats.norm.logpdf(jnp.log(rate), jnp.log(self.median), self.log_sd) - jnp.log(rate)
 
 
 class ReversibleRates(RatePrior):

@@ -19,6 +19,8 @@ OTHERS = (
     {"dropout": 0.0},
     {"dropout": 0.5},
     {"span": 64},
+    {"dropout": 0.5, "span": 64},
+    {"dropout": 0.6, "span": 64},
 )
 SUBSETS = (16, 32, 48, 64)
 

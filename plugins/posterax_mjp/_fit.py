@@ -1,0 +1,146 @@
+"""Maxima of likelihoods and posteriors, and the curvature there."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from posterax import PosteraxWarning
+
+from ._likelihood import Likelihood
+from ._prior_rates import RatePrior
+from ._rate_model import Parameters
+
+_REACH = 30.0  # nothing is searched further than this from where it began
+_FLAT = 12.0  # a rate that many e-folds below 1 / horizon is 0
+_WORST = 1e100
+_SPREAD = 3.0  # standard deviation of all parameters but rates, in their own units, a priori
+
+
+class Posterior(eqx.Module):
+    """Log density of unconstrained parameters: the likelihood, and a prior where there is one.
+
+    - `prior`: of the rates, covariates at their centre; None for the likelihood alone. All other parameters are normal
+      around where they `begin`, standard deviation 3 (of effects: 3 over the covariate's).
+    - `horizon`: the unit of time of the prior.
+    """
+
+    likelihood: Likelihood
+    prior: RatePrior | None
+    begin: Parameters
+    scales: Parameters
+    horizon: Float[Array, ""]
+
+    def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
+        """Log density of the unconstrained parameters a priori; 0 without a prior."""
+        if self.prior is None:
+            return jnp.asarray(0.0)
+        total = jnp.asarray(0.0)
+        for name, value in parameters.items():
+            if name != "log_rates":
+                total = total - 0.5 * jnp.sum(((value - self.begin[name]) / self.scales[name]) ** 2)
+        if "log_rates" in parameters:
+            model = self.likelihood.model
+            rates = model.matrix(model.rates_of(parameters)) * self.horizon
+            edges = model.matrix(jnp.ones(model.num_edges)) > 0
+            total = total + self.prior.log_prob(rates, edges) + jnp.sum(parameters["log_rates"] + jnp.log(self.horizon))
+        return total
+
+    def log_density(self, parameters: Parameters) -> Float[Array, ""]:
+        """Log-likelihood and log prior."""
+        return self.likelihood.value(parameters) + self.log_prior(parameters)
+
+
+class Maximum(NamedTuple):
+    """Where a log density is largest: `parameters`, `value`, and how it was found."""
+
+    parameters: Parameters
+    value: float
+    num_evaluations: int
+    converged: bool
+
+
+@eqx.filter_jit
+def _value_and_gradient(posterior: Posterior, unravel: Any, vector: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda v: posterior.log_density(unravel(v)))(vector)
+
+
+@eqx.filter_jit
+def _hessian(posterior: Posterior, unravel: Any, vector: Array) -> Array:
+    gradient = jax.grad(lambda v: posterior.log_density(unravel(v)))
+    return jax.lax.map(lambda e: jax.jvp(gradient, (vector,), (e,))[1], jnp.eye(len(vector)))
+
+
+def maximise(posterior: Posterior, start: Parameters, max_steps: int) -> Maximum:
+    """By L-BFGS, from one start, in double precision."""
+    from scipy.optimize import minimize
+
+    vector, unravel = ravel_pytree(start)
+    unravel = eqx.Partial(_unravel, unravel)
+    begin, count, highest = np.asarray(vector, float), 0, -np.inf
+
+    def negative(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal count, highest
+        count += 1
+        value, gradient = _value_and_gradient(posterior, unravel, jnp.asarray(vector))
+        value, gradient = float(value), np.asarray(gradient, float)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return (_WORST if highest == -np.inf else 1e3 - highest), np.zeros_like(vector)
+        highest = max(highest, value)
+        return -value, -gradient
+
+    done = minimize(
+        negative, begin, jac=True, method="L-BFGS-B", bounds=[(v - _REACH, v + _REACH) for v in begin],
+        options={"maxiter": max_steps, "maxfun": 3 * max_steps, "ftol": 1e-13, "gtol": 1e-6, "maxcor": 30},
+    )  # fmt: skip
+    if done.fun >= _WORST:
+        raise ValueError(
+            "The likelihood is 0 where the search begins: the data hold something that the model cannot make, such as "
+            "a jump between exact times that `edges` does not allow."
+        )
+    if done.nit >= max_steps:
+        warnings.warn(
+            f"The maximum was not reached within {max_steps} steps. Give more `max_steps`.",
+            PosteraxWarning, stacklevel=4,
+        )  # fmt: skip
+    return Maximum(unravel(jnp.asarray(done.x)), -float(done.fun), count, done.nit < max_steps)
+
+
+def covariance(posterior: Posterior, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Minus the inverse of the second derivatives, `(P, P)`, and which parameters are not determined.
+
+    Those are rates that have gone to 0, and directions in which the density hardly changes: their rows are 0.
+    """
+    vector, unravel = ravel_pytree(parameters)
+    information = -np.asarray(_hessian(posterior, eqx.Partial(_unravel, unravel), vector), float)
+    information = (information + information.T) / 2
+    fixed = np.array(ravel_pytree(_vanished(posterior, parameters))[0], bool)
+    free = np.flatnonzero(~fixed)
+    found = np.zeros_like(information)
+    scale = np.sqrt(np.maximum(np.diag(information)[free], 1e-12))
+    values, vectors = np.linalg.eigh(information[np.ix_(free, free)] / np.outer(scale, scale))
+    if len(free) and values.min() < 1e-9:
+        weak = np.abs(vectors[:, values < 1e-9]).max(1) > 0.3
+        fixed[free[weak]] = True
+        free = np.flatnonzero(~fixed)
+        scale = np.sqrt(np.maximum(np.diag(information)[free], 1e-12))
+        values, vectors = np.linalg.eigh(information[np.ix_(free, free)] / np.outer(scale, scale))
+    safe = np.maximum(values, 1e-9)
+    found[np.ix_(free, free)] = (vectors / safe) @ vectors.T / np.outer(scale, scale)
+    return found, fixed
+
+
+def _vanished(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndarray]:
+    low = -_FLAT - np.log(float(posterior.horizon))
+    return {
+        name: np.asarray(value) < low if name in ("log_rates", "log_conductances") else np.zeros(np.shape(value), bool)
+        for name, value in parameters.items()
+    }
+
+
+def _unravel(function: Any, vector: Array) -> Parameters:
+    return function(vector)
