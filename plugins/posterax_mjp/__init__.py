@@ -11,15 +11,22 @@ if TYPE_CHECKING:
     from ._answers import relaxation_times as relaxation_times
     from ._answers import sojourn_times as sojourn_times
     from ._answers import stationary_law as stationary_law
+    from ._answers_draws import answers as answers
+    from ._answers_draws import generators as generators
     from ._emissions import ConfusedLabels as ConfusedLabels
     from ._emissions import Emission as Emission
     from ._emissions import FlippedLabels as FlippedLabels
     from ._emissions import GaussianSignal as GaussianSignal
     from ._emissions import TrueLabels as TrueLabels
     from ._estimator import MJPLikelihood as MJPLikelihood
+    from ._fit_checks import chapman_kolmogorov as chapman_kolmogorov
+    from ._fit_checks import pearson as pearson
+    from ._fit_checks import prevalence as prevalence
     from ._generators import generator as generator
     from ._generators import limit_law as limit_law
     from ._generators import transition_probs as transition_probs
+    from ._hidden import likeliest_paths as likeliest_paths
+    from ._hidden import state_probs as state_probs
     from ._panel import PanelData as PanelData
     from ._prior import ProcessPrior as ProcessPrior
     from ._prior import Seen as Seen
@@ -55,9 +62,12 @@ _HOMES = {
         "sojourn_times",
         "stationary_law",
     ),
+    "_answers_draws": ("answers", "generators"),
     "_emissions": ("ConfusedLabels", "Emission", "FlippedLabels", "GaussianSignal", "TrueLabels"),
     "_estimator": ("MJPLikelihood",),
+    "_fit_checks": ("chapman_kolmogorov", "pearson", "prevalence"),
     "_generators": ("generator", "limit_law", "transition_probs"),
+    "_hidden": ("likeliest_paths", "state_probs"),
     "_panel": ("PanelData",),
     "_prior": ("ProcessPrior", "Seen"),
     "_prior_edges": (

@@ -83,8 +83,14 @@ class Knowledge(eqx.Module):
         vector, unravel = ravel_pytree(self.parameters)
         return np.asarray(vector, float), unravel
 
-    def log_likelihood(self, panel: PanelData) -> Float[Array, " K"]:
-        """Of each subject of a panel."""
+    def place(self, name: Any) -> int:
+        """The place of a state, by its name; raises `ValueError` where there is none."""
+        if str(name) not in self.states:
+            raise ValueError(f"There is no state {name!r}; there are {list(self.states)}.")
+        return self.states.index(str(name))
+
+    def likelihood_of(self, panel: PanelData) -> Likelihood:
+        """The same model for other data, row by row; raises `ValueError` where states or covariates are others."""
         if panel.covariate_names != self.covariate_names:
             raise ValueError(
                 f"`data` must have the covariates {list(self.covariate_names)}; got {list(panel.covariate_names)}."
@@ -93,5 +99,9 @@ class Knowledge(eqx.Module):
             raise ValueError(f"`data` must have the states {list(self.states)}; got {list(panel.states)}.")
         one = self.posterior.likelihood
         initial = one.initial if one.initial_probs is None else one.initial_probs
-        likelihood = Likelihood.of(panel, one.model, one.emission, initial, sequenced=True)
+        return Likelihood.of(panel, one.model, one.emission, initial, sequenced=True)
+
+    def log_likelihood(self, panel: PanelData) -> Float[Array, " K"]:
+        """Of each subject of a panel."""
+        likelihood = self.likelihood_of(panel)
         return eqx.filter_jit(likelihood.by_subject)(self.parameters)[: panel.num_subjects]

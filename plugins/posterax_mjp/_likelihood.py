@@ -78,6 +78,13 @@ class Likelihood(eqx.Module):
         total = jnp.sum(pairs.count * jnp.log(jnp.where(pairs.count > 0, probs, 1.0)))
         return total if law is None else total + self.firsts @ jnp.log(jnp.where(self.firsts > 0, law, 1.0))
 
+    @property
+    def side_by_side(self) -> Sequences:
+        """Rows of each subject; `ValueError` where it was made without."""
+        if self.sequences is None:
+            raise ValueError("This likelihood was made without sequences: make it with `sequenced=True`.")
+        return self.sequences
+
     def by_subject(self, parameters: Parameters) -> Float[Array, " K"]:
         """Log-likelihood of each subject; needs sequences: make it with `sequenced=True`."""
         generators = self.model.generators(parameters, self.intervals.covariates)
@@ -88,17 +95,16 @@ class Likelihood(eqx.Module):
         self, parameters: Parameters, matrices: Float[Array, "T k k"], law: Float[Array, " k"] | None
     ) -> Float[Array, " K"]:
         """By the forward recursion, normalised at each row."""
-        if self.sequences is None:
-            raise ValueError("This likelihood was made without sequences.")
+        rows = self.side_by_side
         seen = self.emission.log_probs(parameters, self.rows)
         scale = jax.lax.stop_gradient(jnp.max(seen, -1))
         scale = jnp.where(jnp.isfinite(scale), scale, 0.0)
-        weights = jnp.where(self.sequences.there[..., None], jnp.exp(seen - scale[:, None])[self.sequences.row], 1.0)
-        scales = jnp.sum(jnp.where(self.sequences.there, scale[self.sequences.row], 0.0), 0)
+        weights = jnp.where(rows.there[..., None], jnp.exp(seen - scale[:, None])[rows.row], 1.0)
+        scales = jnp.sum(jnp.where(rows.there, scale[rows.row], 0.0), 0)
         start = weights[0] if law is None else weights[0] * law
         norm = jnp.sum(start, -1)
-        told = jnp.log(norm) if law is not None else -scale[self.sequences.row[0]]
-        total = scales + jnp.where(self.sequences.there[0], told, 0.0)
+        told = jnp.log(norm) if law is not None else -scale[rows.row[0]]
+        total = scales + jnp.where(rows.there[0], told, 0.0)
 
         def step(carry, given):
             alpha, total = carry
@@ -108,6 +114,6 @@ class Likelihood(eqx.Module):
             after = jnp.where(there[:, None], after / norm[:, None], alpha)
             return (after, total + jnp.where(there, jnp.log(jnp.where(there, norm, 1.0)), 0.0)), None
 
-        given = (self.sequences.step, weights[1:], self.sequences.there[1:])
+        given = (rows.step, weights[1:], rows.there[1:])
         (_, total), _ = jax.lax.scan(step, (start / norm[:, None], total), given)
         return total

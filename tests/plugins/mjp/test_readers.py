@@ -1,5 +1,7 @@
 """Frames and files in, panel data out, or an error that names row and column."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ FRAME = pd.DataFrame(
 )
 
 
-def read(frame=FRAME, **more):
+def read(frame: Any = FRAME, **more):
     return read_panel(frame, **{"time": "t", "state": "s", "subject": "id", **more})
 
 

@@ -1,0 +1,77 @@
+"""Posterior draws of what practitioners read off rates."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from posterax import Draws
+from posterax._labels import Labels
+from posterax._precision import precision
+
+from . import _answers
+from ._estimator import MJPLikelihood
+from ._generators import transition_probs
+
+_DIMS = {
+    "stationary_law": ("state",),
+    "sojourn_times": ("state",),
+    "first_passage_times": ("from", "to"),
+    "relaxation_times": ("mode",),
+    "committors": ("state",),
+    "transition_probs": ("time", "from", "to"),
+}
+
+
+def generators(fitted: MJPLikelihood, draws: Draws) -> Float[np.ndarray, "chain draw k k"]:
+    """Rate matrices of draws of the edges' rates, covariates at their means."""
+    with precision(64):
+        rates = np.asarray(fitted.fitted().model.matrix(jnp.asarray(draws["rates"], float)))
+    return rates - rates.sum(-1)[..., None] * np.eye(rates.shape[-1])
+
+
+def answers(
+    fitted: MJPLikelihood,
+    draws: Draws,
+    *,
+    times: ArrayLike | None = None,
+    start: Sequence[Any] = (),
+    end: Sequence[Any] = (),
+) -> Draws:
+    """The draws, with what follows from each: for ArviZ, or to look at quantiles.
+
+    Added values: "sojourn_times", "relaxation_times", "first_passage_times" (inf where a state may never be reached);
+    of chains with one stationary law "stationary_law" and "entropy_production"; "transition_probs" at `times`;
+    "committors", the probability to reach `end` before `start`, names of states. Times are in the data's units.
+
+    - `fitted`: what the draws came from.
+    """
+    known = fitted.fitted()
+    matrices = generators(fitted, draws)
+    found = {
+        "sojourn_times": _answers.sojourn_times(matrices),
+        "relaxation_times": _answers.relaxation_times(matrices),
+        "first_passage_times": _answers.first_passage_times(matrices),
+    }
+    try:
+        found["stationary_law"] = _answers.stationary_law(matrices)
+        found["entropy_production"] = _answers.entropy_production(matrices, found["stationary_law"])
+    except ValueError:
+        pass  # several stationary laws: neither has a meaning
+    coords: dict[str, Any] = {"from": known.states, "to": known.states, "mode": np.arange(1, len(known.states))}
+    if start or end:
+        places = [[known.place(name) for name in names] for names in (start, end)]
+        found["committors"] = _answers.committors(matrices, *places)
+    if times is not None:
+        times = np.atleast_1d(np.asarray(times, float))
+        with precision(64):
+            step = jax.jit(jax.vmap(lambda q: transition_probs(q, jnp.asarray(times))))
+            flat = np.asarray(step(jnp.asarray(matrices.reshape(-1, *matrices.shape[-2:]))))
+        found["transition_probs"] = flat.reshape(*matrices.shape[:2], *flat.shape[1:])
+        coords["time"] = times
+    dims = {name: dim for name, dim in _DIMS.items() if name in found}
+    labels = Labels({**draws.labels.dims, **dims}, {**draws.labels.coords, **coords, "state": known.states})
+    return draws.replace(values={**draws.values, **found}, labels=labels)
