@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from posterax.plugin import ComponentSpec, PluginInfo, hookimpl, lazy
+from posterax.plugin import ComponentSpec, PluginInfo, SubcommandSpec, hookimpl, lazy
 
 if TYPE_CHECKING:
     from ._answers import committors as committors
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ._hidden import likeliest_paths as likeliest_paths
     from ._hidden import state_probs as state_probs
     from ._panel import PanelData as PanelData
+    from ._plots import plot_intervals as plot_intervals
+    from ._plots import plot_prevalence as plot_prevalence
     from ._prior import ProcessPrior as ProcessPrior
     from ._prior import Seen as Seen
     from ._prior_edges import AbsorbingEdges as AbsorbingEdges
@@ -69,6 +71,7 @@ _HOMES = {
     "_generators": ("generator", "limit_law", "transition_probs"),
     "_hidden": ("likeliest_paths", "state_probs"),
     "_panel": ("PanelData",),
+    "_plots": ("plot_intervals", "plot_prevalence"),
     "_prior": ("ProcessPrior", "Seen"),
     "_prior_edges": (
         "AbsorbingEdges",
@@ -161,3 +164,8 @@ def posterax_components():
         for kind, parts in _PARTS.items()
         for name, (target, summary) in parts.items()
     ]
+
+
+@hookimpl
+def posterax_subcommands():
+    return [SubcommandSpec("mjp", target="posterax_mjp._command:configure", summary="Fit Markov jump processes.")]

@@ -14,12 +14,17 @@ from ._generators import transition_probs
 from ._panel import SNAPSHOT, PanelData, as_panel
 
 
-def prevalence(fitted: MJPLikelihood, data: PanelData, times: ArrayLike) -> pd.DataFrame:
+def prevalence(
+    fitted: MJPLikelihood, data: PanelData, times: ArrayLike, until: ArrayLike | None = None
+) -> pd.DataFrame:
     """How many subjects are in each state at some times since their first row, observed and expected.
 
     Observed: the state of the last row until then, of subjects whose last row is not past, or whose last state is never
     left. Expected: from their first states by the fitted rates, of as many. One row a time and state: "time", "state",
     "at_risk", "observed", "expected".
+
+    - `until`: `(K,)`, how long each would have been followed, since its first row. Without it the dead count for ever
+      and the living until they leave the study, so that late shares of the dead are too high.
 
     Raises `ValueError` for hidden states and for covariates.
     """
@@ -29,11 +34,12 @@ def prevalence(fitted: MJPLikelihood, data: PanelData, times: ArrayLike) -> pd.D
     last = np.append(first[1:], len(panel.time)) - 1
     since = panel.time - np.repeat(panel.time[first], last - first + 1)
     stays = fitted.rates.sum(1) == 0
+    limit = np.broadcast_to(np.inf if until is None else np.asarray(until, float), len(last))
     with precision(64):
         steps = np.asarray(transition_probs(jnp.asarray(fitted.generator), jnp.asarray(times)))
     rows = []
     for time, step in zip(times, steps, strict=True):
-        risk = (since[last] >= time) | stays[panel.state[last]]
+        risk = ((since[last] >= time) | stays[panel.state[last]]) & (limit >= time)
         counted = np.add.reduceat((since <= time).astype(int), first)
         now = panel.state[first + counted - 1]
         observed = np.bincount(now[risk], minlength=len(known.states))

@@ -114,6 +114,7 @@ def test_the_dead_stay_at_risk():
     table = prevalence(fitted, panel, [2.0, 5.0])
     assert table.at_risk.tolist() == [2, 2, 1, 1]
     assert table.observed.tolist() == [1, 1, 0, 1]
+    assert prevalence(fitted, panel, [2.0], until=[1.5, 4.0]).observed.tolist() == [1, 0]
     alive = np.exp(-fitted.rates[0, 1] * 2)
     np.testing.assert_allclose(table.expected[:2], [2 * alive, 2 * (1 - alive)])
     with pytest.raises(ValueError, match="Exact times depend"):
