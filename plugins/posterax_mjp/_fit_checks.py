@@ -19,8 +19,8 @@ def prevalence(
 ) -> pd.DataFrame:
     """How many subjects are in each state at some times since their first row, observed and expected.
 
-    Observed: the state of the last row until then, of subjects whose last row is not past, or whose last state is never
-    left. Expected: from their first states by the fitted rates, of as many. One row a time and state: "time", "state",
+    Observed: the state of the nearest row (an exact time counts from then on), of subjects whose last row is not past,
+    or whose last state is never left. Expected: from their first states by the fitted rates, of as many. One row a time and state: "time", "state",
     "at_risk", "observed", "expected".
 
     - `until`: `(K,)`, how long each would have been followed, since its first row. Without it the dead count for ever
@@ -33,6 +33,7 @@ def prevalence(
     first = np.flatnonzero(~panel.follows)
     last = np.append(first[1:], len(panel.time)) - 1
     since = panel.time - np.repeat(panel.time[first], last - first + 1)
+    halfway = since - np.where(panel.follows & (panel.kind == SNAPSHOT), np.diff(since, prepend=0.0) / 2, 0.0)
     stays = fitted.rates.sum(1) == 0
     limit = np.broadcast_to(np.inf if until is None else np.asarray(until, float), len(last))
     with precision(64):
@@ -40,7 +41,7 @@ def prevalence(
     rows = []
     for time, step in zip(times, steps, strict=True):
         risk = ((since[last] >= time) | stays[panel.state[last]]) & (limit >= time)
-        counted = np.add.reduceat((since <= time).astype(int), first)
+        counted = np.add.reduceat((halfway <= time).astype(int), first)
         now = panel.state[first + counted - 1]
         observed = np.bincount(now[risk], minlength=len(known.states))
         expected = np.bincount(panel.state[first][risk], minlength=len(known.states)) @ step
