@@ -20,8 +20,8 @@ def prevalence(
     """How many subjects are in each state at some times since their first row, observed and expected.
 
     Observed: the state of the nearest row (an exact time counts from then on), of subjects whose last row is not past,
-    or whose last state is never left. Expected: from their first states by the fitted rates, of as many. One row a time and state: "time", "state",
-    "at_risk", "observed", "expected".
+    or whose last state is never left. Expected: from their first states by the fitted rates, of as many. One row a time
+    and state: "time", "state", "at_risk", "observed", "expected".
 
     - `until`: `(K,)`, how long each would have been followed, since its first row. Without it the dead count for ever
       and the living until they leave the study, so that late shares of the dead are too high.
