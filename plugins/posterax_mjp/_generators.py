@@ -49,6 +49,25 @@ def _series(jump: Float[Array, "*U k k"], expected: Float[Array, " G"], chosen: 
     return total
 
 
+def series_and_squares(
+    generator: Float[Array, "k k"], gaps: Float[Array, " G"], num_squares: int = 10
+) -> Float[Array, "G k k"]:
+    """The same by a fixed number of squarings, so that it can be differentiated forwards too.
+
+    Accurate up to 2^(`num_squares` - 1) expected jumps, and to single precision; not only for rows that sum to 0.
+    """
+    fastest = jax.lax.stop_gradient(jnp.maximum(jnp.max(-jnp.diagonal(generator)), 1e-6))
+    expected = gaps * fastest
+    halvings = jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(expected, 0.25))) + 1, 0, num_squares)
+    jump = jnp.eye(len(generator), dtype=generator.dtype) + generator / fastest
+    probs = _series(jump, expected / 2.0**halvings, lambda value: value)
+
+    def square(probs, number):
+        return jnp.where((number < halvings)[:, None, None], probs @ probs, probs), None
+
+    return jax.lax.scan(square, probs, jnp.arange(num_squares))[0]
+
+
 @jax.custom_vjp
 def _squared(probs: Float[Array, "G k k"], times: Float[Array, " G"]) -> Float[Array, "G k k"]:
     """Each matrix squared so many times; loops are as long as needed, also under `vmap`."""
