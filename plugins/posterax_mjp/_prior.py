@@ -57,6 +57,6 @@ class ProcessPrior(eqx.Module):
         return Seen(labels, self.grid.sample(num_paths, key=four), prob, jnp.asarray(times))
 
     def log_prob(self, rates: Float[Array, "k k"]) -> Float[Array, ""]:
-        """Log density of rates, of those that are not 0; edges are counted for at most four states."""
+        """Log density of rates, of those that are not 0; edges are counted for at most eight states."""
         edges = (rates > 0) & ~jnp.eye(len(rates), dtype=bool)
         return self.edges.log_prob(edges) + self.rates.log_prob(rates, edges)

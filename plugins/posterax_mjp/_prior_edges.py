@@ -50,7 +50,7 @@ class ConnectedTriangles(EdgePrior):
     """
 
     complete_probability: float = 0.5
-    _most_states: ClassVar[int] = 4  # whose sets are counted for `log_prob`
+    _most_states: ClassVar[int] = 8  # whose sets are counted for `log_prob`
 
     def __check_init__(self):
         if not 0 <= self.complete_probability <= 1:
@@ -83,7 +83,7 @@ class ConnectedTriangles(EdgePrior):
         return jnp.where(jr.bernoulli(choose, self.complete_probability), complete, sparse)
 
     def log_prob(self, edges: Bool[Array, "k k"]) -> Float[Array, ""]:
-        """See `EdgePrior`; for at most four states."""
+        """See `EdgePrior`; for at most eight states."""
         size = len(edges)
         edges = edges & ~jnp.eye(size, dtype=bool)
         upper, lower = jnp.triu(edges), jnp.tril(edges)
@@ -145,15 +145,29 @@ def _connected(graph: Bool[Array, "k k"]) -> Bool[Array, ""]:
 
 @functools.cache
 def _count(size: int) -> int:
-    """How many sparse edge sets there are."""
+    """How many sparse edge sets there are: pairs of connected triangles in which every state has an exit.
+
+    By inclusion and exclusion over the states without one; connected graphs are counted subset by subset.
+    """
     if size > ConnectedTriangles._most_states:
         raise ValueError(f"Edge sets are counted for at most {ConnectedTriangles._most_states} states; got {size}.")
-    pairs = list(itertools.combinations(range(size), 2))
-    graphs = []
-    for kept in itertools.product((False, True), repeat=len(pairs)):
-        reach = np.eye(size)
-        for there, (i, j) in zip(kept, pairs, strict=True):
-            reach[i, j] = reach[j, i] = reach[i, j] or there
-        if (np.linalg.matrix_power(reach, size) > 0).all():
-            graphs.append(np.triu(reach, 1) > 0)
-    return sum(bool((up | down.T).any(1).all()) for up in graphs for down in graphs)
+    total = 0
+    for stuck in range(2**size):
+        up = [(i, j) for i, j in itertools.combinations(range(size), 2) if not stuck >> i & 1]
+        down = [(i, j) for i, j in itertools.combinations(range(size), 2) if not stuck >> j & 1]
+        total += (-1) ** stuck.bit_count() * _connected_subgraphs(size, up) * _connected_subgraphs(size, down)
+    return total
+
+
+def _connected_subgraphs(size: int, edges: list[tuple[int, int]]) -> int:
+    """How many sets of these edges connect all states."""
+    within = [2 ** sum(chosen >> i & 1 and chosen >> j & 1 for i, j in edges) for chosen in range(2**size)]
+    connected = [0] * 2**size
+    for chosen in range(1, 2**size):
+        lowest, part = chosen & -chosen, (chosen - 1) & chosen
+        connected[chosen] = within[chosen]
+        while part:  # the part that holds the lowest state is connected, the rest is free
+            if part & lowest:
+                connected[chosen] -= connected[part] * within[chosen ^ part]
+            part = (part - 1) & chosen
+    return connected[-1]

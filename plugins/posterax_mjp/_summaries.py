@@ -45,7 +45,7 @@ def summarise(
     size = counts.shape[-1]
     start, end = np.nonzero(~np.eye(size, dtype=bool))
     around = lambda values: jnp.zeros((size, size)).at[start, end].set(values)  # noqa: E731
-    rough = _by_expectation(counts, gaps, jnp.zeros(len(start)), start, end)
+    rough = expectation_steps(counts, gaps, jnp.zeros((size, size)), _EM_STEPS)[start, end]
     logs, information = _by_scoring(counts, gaps, rough, start, end)
     jumps, dwells = _expected(counts, gaps, logs, start, end)
     sds = jnp.sqrt(jnp.diagonal(jnp.linalg.inv(information)))
@@ -74,14 +74,19 @@ def _expected(counts: Array, gaps: Array, logs: Array, start: np.ndarray, end: n
     return jnp.maximum(jnp.exp(logs) * slopes[start, end], 0.0), jnp.maximum(jnp.diagonal(slopes), 0.0)
 
 
-def _by_expectation(counts: Array, gaps: Array, logs: Array, start: np.ndarray, end: np.ndarray) -> Array:
-    """Steps of the EM algorithm, with a twentieth of a jump and of a horizon added."""
+def expectation_steps(
+    counts: Float[Array, "G k k"], gaps: Float[Array, " G"], logs: Float[Array, "k k"], num: int
+) -> Float[Array, "k k"]:
+    """Steps of the EM algorithm for log rates, with a twentieth of a jump and of a horizon added; diagonal 0."""
+    size = counts.shape[-1]
+    start, end = np.nonzero(~np.eye(size, dtype=bool))
 
     def step(logs, _):
         jumps, dwells = _expected(counts, gaps, logs, start, end)
         return jnp.log((jumps + 0.05) / (dwells[start] + 0.05)), None
 
-    return jax.lax.scan(step, logs, None, length=_EM_STEPS)[0]
+    found = jax.lax.scan(step, logs[start, end], None, length=num)[0]
+    return jnp.zeros((size, size)).at[start, end].set(found)
 
 
 def _by_scoring(counts: Array, gaps: Array, logs: Array, start: np.ndarray, end: np.ndarray) -> tuple[Array, Array]:

@@ -213,7 +213,7 @@ def test_a_prior_makes_what_a_network_is_trained_on(tmp_path):
         (lambda: MixedRates(probs=(0.5, 0.6)), "summing to 1"),
         (lambda: MixedGrid(50), "num_points"),
         (lambda: LabelFlips((1.0,)), r"\[0, 1\)"),
-        (lambda: ConnectedTriangles().log_prob(~jnp.eye(6, dtype=bool)), "at most 4 states"),
+        (lambda: ConnectedTriangles().log_prob(~jnp.eye(9, dtype=bool)), "at most 8 states"),
     ],
 )
 def test_settings_that_make_no_sense(make, words):
