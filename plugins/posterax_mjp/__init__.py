@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from ._generators import transition_probs as transition_probs
     from ._hidden import likeliest_paths as likeliest_paths
     from ._hidden import state_probs as state_probs
+    from ._law_objective import RateLawLikelihood as RateLawLikelihood
     from ._panel import PanelData as PanelData
     from ._plots import plot_intervals as plot_intervals
     from ._plots import plot_prevalence as plot_prevalence
     from ._prior import ProcessPrior as ProcessPrior
     from ._prior import Seen as Seen
+    from ._prior import wide_prior as wide_prior
     from ._prior_edges import AbsorbingEdges as AbsorbingEdges
     from ._prior_edges import BirthDeathEdges as BirthDeathEdges
     from ._prior_edges import CompleteEdges as CompleteEdges
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from ._prior_rates import ReversibleRates as ReversibleRates
     from ._process import Jumps as Jumps
     from ._process import Process as Process
+    from ._rate_law import RateLaw as RateLaw
     from ._readers import read_dwell_times as read_dwell_times
     from ._readers import read_panel as read_panel
 
@@ -70,9 +73,10 @@ _HOMES = {
     "_fit_checks": ("chapman_kolmogorov", "pearson", "prevalence"),
     "_generators": ("generator", "limit_law", "transition_probs"),
     "_hidden": ("likeliest_paths", "state_probs"),
+    "_law_objective": ("RateLawLikelihood",),
     "_panel": ("PanelData",),
     "_plots": ("plot_intervals", "plot_prevalence"),
-    "_prior": ("ProcessPrior", "Seen"),
+    "_prior": ("ProcessPrior", "Seen", "wide_prior"),
     "_prior_edges": (
         "AbsorbingEdges",
         "BirthDeathEdges",
@@ -92,6 +96,7 @@ _HOMES = {
         "ReversibleRates",
     ),
     "_process": ("Jumps", "Process"),
+    "_rate_law": ("RateLaw",),
     "_readers": ("read_dwell_times", "read_panel"),
 }
 
@@ -137,6 +142,12 @@ _PARTS = {
         "mjp-sequences": ("_intervals:Sequences", "Rows of each subject."),
         "mjp-rows": ("_emissions:Rows", "Rows as emissions read them."),
     },
+    "network-part": {
+        "mjp-pair-encoder": ("_encoder:PairEncoder", "Layers on pairs of states, whatever their names."),
+        "mjp-summaries": ("_summaries:Summaries", "What a network is told of transitions."),
+        "mjp-examples": ("_training_data:Examples", "Simulated processes with their summaries."),
+    },
+    "distribution": {"mjp-rate-law": ("_rate_law:RateLaw", "Which jumps can be made, and how fast they are.")},
     "panel-data": {"panel-data": ("_panel:PanelData", "Who was seen in which state, and when.")},
     "process-prior": {"process-prior": ("_prior:ProcessPrior", "A law of processes and of what is seen of them.")},
 }

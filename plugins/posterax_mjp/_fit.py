@@ -18,6 +18,7 @@ from ._rate_model import Parameters
 _REACH = 30.0  # nothing is searched further than this from where it began
 _FLAT = 12.0  # a rate that many e-folds below 1 / horizon is 0
 _WORST = 1e100
+_WEAK, _PART = 1e-9, 0.3  # of curvatures, in units of each parameter's; of a parameter in a direction without curvature
 _SPREAD = 3.0  # standard deviation of all parameters but rates, in their own units, a priori
 
 
@@ -80,7 +81,6 @@ def maximise(posterior: Posterior, start: Parameters, max_steps: int) -> Maximum
     from scipy.optimize import minimize
 
     vector, unravel = ravel_pytree(start)
-    unravel = eqx.Partial(_unravel, unravel)
     begin, count, highest = np.asarray(vector, float), 0, -np.inf
 
     def negative(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -116,21 +116,20 @@ def covariance(posterior: Posterior, parameters: Parameters) -> tuple[np.ndarray
     Those are rates that have gone to 0, and directions in which the density hardly changes: their rows are 0.
     """
     vector, unravel = ravel_pytree(parameters)
-    information = -np.asarray(_hessian(posterior, eqx.Partial(_unravel, unravel), vector), float)
+    information = -np.asarray(_hessian(posterior, unravel, vector), float)
     information = (information + information.T) / 2
     fixed = np.array(ravel_pytree(_vanished(posterior, parameters))[0], bool)
-    free = np.flatnonzero(~fixed)
     found = np.zeros_like(information)
-    scale = np.sqrt(np.maximum(np.diag(information)[free], 1e-12))
-    values, vectors = np.linalg.eigh(information[np.ix_(free, free)] / np.outer(scale, scale))
-    if len(free) and values.min() < 1e-9:
-        weak = np.abs(vectors[:, values < 1e-9]).max(1) > 0.3
-        fixed[free[weak]] = True
+    while not fixed.all():
         free = np.flatnonzero(~fixed)
         scale = np.sqrt(np.maximum(np.diag(information)[free], 1e-12))
         values, vectors = np.linalg.eigh(information[np.ix_(free, free)] / np.outer(scale, scale))
-    safe = np.maximum(values, 1e-9)
-    found[np.ix_(free, free)] = (vectors / safe) @ vectors.T / np.outer(scale, scale)
+        weak = values < _WEAK
+        if not weak.any():
+            found[np.ix_(free, free)] = (vectors / values) @ vectors.T / np.outer(scale, scale)
+            break
+        part = np.abs(vectors[:, weak]).max(1)
+        fixed[free[part >= min(_PART, part.max())]] = True
     return found, fixed
 
 
@@ -140,7 +139,3 @@ def _vanished(posterior: Posterior, parameters: Parameters) -> dict[str, np.ndar
         name: np.asarray(value) < low if name in ("log_rates", "log_conductances") else np.zeros(np.shape(value), bool)
         for name, value in parameters.items()
     }
-
-
-def _unravel(function: Any, vector: Array) -> Parameters:
-    return function(vector)

@@ -20,7 +20,7 @@ from ._estimator import METHODS, MJPLikelihood
 from ._law_objective import RateLawLikelihood
 from ._panel import PanelData, as_panel
 from ._panel_summaries import summaries_of_panel
-from ._prior import ProcessPrior
+from ._prior import ProcessPrior, wide_prior
 from ._rate_law import RateLaw
 from ._training_data import ExampleBatches, examples
 
@@ -36,7 +36,7 @@ class MJPFoundation(Estimator):
     - `polish`: None: the answer is the network's law of the rates. "ml", "map", "laplace", "nuts": draws by
       `MJPLikelihood`, begun where the network is, under the training prior of the rates ("ml": without any).
     - `noise`: the share of wrong labels; None to estimate it.
-    - `prior`: what it is trained on. `width`, `depth`, `num_components`: of the network.
+    - `prior`: what it is trained on; by default `wide_prior()`. `width`, `depth`, `num_components`: of the network.
     - `num_examples`: simulated processes for each number of states in `num_states`; `most_paths` of each.
     - `num_steps`: of Adam, with `batch_size` processes of each number of states. `learning_rate`: falls to 0.
 
@@ -48,7 +48,7 @@ class MJPFoundation(Estimator):
 
     polish: Literal["ml", "map", "laplace", "nuts"] | None = eqx.field(static=True, default=None)
     noise: float | None = eqx.field(static=True, default=0.0)
-    prior: ProcessPrior = dataclasses.field(default_factory=ProcessPrior)
+    prior: ProcessPrior = dataclasses.field(default_factory=wide_prior)
     width: int = eqx.field(static=True, default=64)
     depth: int = eqx.field(static=True, default=4)
     num_components: int = eqx.field(static=True, default=3)

@@ -1,7 +1,5 @@
 """Summaries of panel data, as the network was trained on them."""
 
-import functools
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +37,7 @@ def summaries_of_panel(panel: PanelData, noise: float | None) -> Summaries:
     firsts = np.bincount(panel.state[~panel.follows], minlength=size).astype(np.float32)
     padded = jnp.asarray(np.pad(gaps, (0, len(counts) - len(gaps)), mode="edge"), jnp.float32)
     if noise == 0:
-        return _summarised(jnp.asarray(counts), padded, jnp.asarray(firsts), jnp.zeros(()))
+        return eqx.filter_jit(summarise)(jnp.asarray(counts), padded, jnp.asarray(firsts), jnp.zeros(()))
     number = np.zeros(len(panel.time), int)
     number[ends] = which
     fill = lambda values, value: _roomy_paths(panel.padded(values, value), value)  # noqa: E731
@@ -71,10 +69,7 @@ def _roomy_paths(values: np.ndarray, fill) -> jnp.ndarray:
     return jnp.asarray(np.pad(values, room, constant_values=fill).T)
 
 
-_summarised = eqx.filter_jit(summarise)
-
-
-@functools.partial(eqx.filter_jit)
+@eqx.filter_jit
 def _denoised(paths: Paths, gaps, counts, noise, estimate: bool) -> Summaries:
     found = expected_transitions(paths, gaps, counts, noise, estimate)
     return summarise(found.counts, gaps, found.firsts, found.noise)

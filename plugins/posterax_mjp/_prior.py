@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._prior_edges import ConnectedTriangles, EdgePrior
 from ._prior_grids import GridPrior, LabelFlips, MixedGrid
-from ._prior_rates import BetaRates, InitialPrior, RatePrior
+from ._prior_rates import BetaRates, InitialPrior, LogUniformRates, MixedRates, RatePrior
 from ._process import Process
 
 
@@ -60,3 +60,8 @@ class ProcessPrior(eqx.Module):
         """Log density of rates, of those that are not 0; edges are counted for at most eight states."""
         edges = (rates > 0) & ~jnp.eye(len(rates), dtype=bool)
         return self.edges.log_prob(edges) + self.rates.log_prob(rates, edges)
+
+
+def wide_prior() -> ProcessPrior:
+    """The paper's prior, and for a quarter of the processes rates of all orders of magnitude up to 100 per horizon."""
+    return ProcessPrior(rates=MixedRates((BetaRates(), LogUniformRates()), (0.75, 0.25)))

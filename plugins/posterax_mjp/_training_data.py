@@ -1,7 +1,5 @@
 """Simulated processes with the summaries of what is seen of them: what the network learns from."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,15 +33,11 @@ class ExampleBatches(eqx.Module):
 
     def __call__(self, key: PRNGKeyArray) -> tuple[Examples, ...]:
         """One batch."""
-        keys = jr.split(key, len(self.examples))
-        return tuple(
-            jax.tree.map(lambda leaf, i=i: leaf[i], examples)
-            for examples, i in zip(
-                self.examples,
-                (jr.randint(k, (n,), 0, len(e.rates)) for k, n, e in zip(keys, self.sizes, self.examples, strict=True)),
-                strict=True,
-            )
-        )
+        keys, batch = jr.split(key, len(self.examples)), []
+        for examples, size, one in zip(self.examples, self.sizes, keys, strict=True):
+            chosen = jr.randint(one, (size,), 0, len(examples.rates))
+            batch.append(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], examples))
+        return tuple(batch)
 
 
 def examples(
@@ -63,7 +57,7 @@ def examples(
     return jax.tree.map(lambda leaf: leaf[good], made)
 
 
-@functools.partial(eqx.filter_jit)
+@eqx.filter_jit
 def _simulated(prior: ProcessPrior, num_states: int, most_paths: int, keys: PRNGKeyArray) -> Examples:
     def one(key):
         one, two, three = jr.split(key, 3)
