@@ -115,7 +115,7 @@ def test_permuting_labels_permutes_the_law():
     panel = panel_of(rates, 50)
     other = PanelData.from_paths(order[panel.padded(panel.state, 0)], TIMES, num_states=6)
     one, two = (encoder(summaries_of_panel(p, 0.0)) for p in (panel, other))
-    np.testing.assert_allclose(two.mean[np.ix_(order, order)], one.mean, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(two.mean[np.ix_(order, order)], one.mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(two.initial[order], one.initial, atol=1e-5)
 
 
