@@ -17,7 +17,7 @@ def stationary_law(generator: ArrayLike) -> Float[np.ndarray, "*B k"]:
     """
     matrix = _checked(generator)
     size = matrix.shape[-1]
-    reach = _reach(matrix)
+    reach = reachable(matrix)
     if (several := ~np.any(np.all(reach, -2), -1)).any():
         apart = reach[np.unravel_index(np.argmax(several), several.shape)] if several.ndim else reach
         final = [i for i in range(size) if not (apart[i] & ~apart[:, i]).any()]
@@ -38,10 +38,10 @@ def first_passage_times(generator: ArrayLike) -> Float[np.ndarray, "*B k k"]:
     matrix = _checked(generator)
     size = matrix.shape[-1]
     found = np.zeros(matrix.shape)
-    reach = _reach(matrix)
+    reach = reachable(matrix)
     for target in range(size):
         others = [i for i in range(size) if i != target]
-        avoided = _reach(_without(matrix, target))
+        avoided = reachable(_without(matrix, target))
         sure = np.all(~avoided | reach[..., :, target][..., None, :], -1)  # nowhere it can get stuck
         inner = matrix[..., others, :][..., others]
         fine = sure[..., others]
@@ -66,7 +66,7 @@ def sojourn_times(generator: ArrayLike) -> Float[np.ndarray, "*B k"]:
 
 
 def entropy_production(generator: ArrayLike, law: ArrayLike | None = None) -> Float[np.ndarray, "*B"]:
-    r"""$\\sum_{i \\ne j} p_i q_{ij} \\ln (p_i q_{ij} / p_j q_{ji})$, in nats per unit of time.
+    r"""$\sum_{i \ne j} p_i q_{ij} \ln (p_i q_{ij} / p_j q_{ji})$, in nats per unit of time.
 
     - `law`: p; by default the stationary one, at which it is 0 in detailed balance alone.
 
@@ -95,7 +95,7 @@ def committors(generator: ArrayLike, start: Sequence[int], end: Sequence[int]) -
     found = np.zeros(matrix.shape[:-1])
     found[..., end] = 1
     if between:
-        if not _reach(matrix)[..., between, :][..., start + end].any(-1).all():
+        if not reachable(matrix)[..., between, :][..., start + end].any(-1).all():
             raise ValueError("From some state neither `start` nor `end` is ever reached: there is no committor.")
         inner = matrix[..., between, :][..., between]
         right = -matrix[..., between, :][..., end].sum(-1)
@@ -115,7 +115,7 @@ def _checked(generator: ArrayLike) -> Float[np.ndarray, "*B k k"]:
     return off - off.sum(-1)[..., None] * np.eye(matrix.shape[-1])
 
 
-def _reach(matrix: np.ndarray) -> np.ndarray:
+def reachable(matrix: np.ndarray) -> np.ndarray:
     """Which states can be reached from which, themselves included."""
     found = (matrix > 0) | np.eye(matrix.shape[-1], dtype=bool)
     for _ in range(int(np.ceil(np.log2(matrix.shape[-1])))):

@@ -46,7 +46,7 @@ class MJPLikelihood(Estimator):
     - `max_steps`: of L-BFGS. `num_warmup`, `num_draws`, `num_chains`: of NUTS; `num_draws` of the other methods too.
 
     Fitted fields: `known` (parameters, their covariance, rate model), `draws` (of NUTS), `report`: "log_likelihood",
-    "num_parameters", "num_evaluations", "converged", "horizon", "zero" and "undetermined", names of parameters.
+    "num_parameters", "num_evaluations", "converged", "horizon", and "not_determined", names of parameters.
 
     Source: Kalbfleisch and Lawless (1985), JASA 80(392); Jackson (2011), doi:10.18637/jss.v038.i08.
     """
@@ -105,11 +105,9 @@ class MJPLikelihood(Estimator):
             known = Knowledge.of(posterior, found.parameters, spread, panel)
             draws = None
             if self.method == "nuts":
-                draws = nuts_draws(
-                    posterior, known, self.num_warmup, self.num_draws, self.num_chains, key=key, progress=progress
-                )
+                draws = nuts_draws(known, self.num_warmup, self.num_draws, self.num_chains, key=key, progress=progress)
             report = {
-                "log_likelihood": float(eqx.filter_jit(posterior.likelihood.value)(found.parameters)),
+                "log_likelihood": found.value - float(posterior.log_prior(found.parameters)),
                 "num_parameters": len(spread), "num_evaluations": found.num_evaluations,
                 "converged": found.converged, "horizon": panel.horizon, "not_determined": known.names_of(fixed),
             }  # fmt: skip

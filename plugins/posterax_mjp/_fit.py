@@ -19,7 +19,6 @@ _REACH = 30.0  # nothing is searched further than this from where it began
 _FLAT = 12.0  # a rate that many e-folds below 1 / horizon is 0
 _WORST = 1e100
 _WEAK, _PART = 1e-9, 0.3  # of curvatures, in units of each parameter's; of a parameter in a direction without curvature
-_SPREAD = 3.0  # standard deviation of all parameters but rates, in their own units, a priori
 
 
 class Posterior(eqx.Module):

@@ -25,8 +25,9 @@ def transition_probs(
 
     - `which`: for each gap, which of several matrices `generator` holds for it.
 
-    By uniformisation and squaring: no term is negative, so that small probabilities keep their digits, and their logs
-    their derivatives, of any order. Beyond $2^{27}$ expected jumps a gap counts as that long.
+    By uniformisation and squaring: no term is negative, so that small probabilities keep their digits. Differentiable
+    in reverse mode, and forwards over that (Hessians), not forwards alone. Beyond $2^{27}$ expected jumps a gap counts
+    as that long.
     """
     gaps = jnp.asarray(gaps, generator.dtype)
     exits = -jnp.diagonal(generator, axis1=-2, axis2=-1)

@@ -8,7 +8,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from ._emissions import Emission
 from ._fit import Posterior
 from ._likelihood import Likelihood
 from ._panel import PanelData
@@ -40,11 +39,6 @@ class Knowledge(eqx.Module):
         return self.posterior.likelihood.model
 
     @property
-    def emission(self) -> Emission:
-        """What a state lets one see."""
-        return self.posterior.likelihood.emission
-
-    @property
     def edge_names(self) -> tuple[str, ...]:
         """From and to."""
         return tuple(f"{self.states[i]}->{self.states[j]}" for i, j in self.model.edges)
@@ -58,7 +52,7 @@ class Knowledge(eqx.Module):
         found = {"rates": self.model.rates_of(parameters)}
         if "effects" in parameters:
             found["hazard_ratios"] = jnp.exp(parameters["effects"])
-        found |= self.emission.told(parameters)
+        found |= self.posterior.likelihood.emission.told(parameters)
         generator = self.model.generators(parameters, self.model.centre[None])[0]
         law = self.posterior.likelihood.initial_law(parameters, generator)
         if "initial_logits" in parameters and law is not None:

@@ -133,11 +133,15 @@ class PanelData(eqx.Module):
 
     def counts(self) -> Int[np.ndarray, "k k"]:
         """Successive pairs of known states."""
-        now, known = self.state, (self.state >= 0) & (self.state < self.num_states)
-        pair = self.follows & known & np.concatenate([[False], known[:-1]])
+        ends = self.known_pairs()
         found = np.zeros((self.num_states, self.num_states), int)
-        np.add.at(found, (now[np.flatnonzero(pair) - 1], now[pair]), 1)
+        np.add.at(found, (self.state[ends - 1], self.state[ends]), 1)
         return found
+
+    def known_pairs(self, state: Int[np.ndarray, " N"] | None = None) -> Int[np.ndarray, " M"]:
+        """Rows of a known state after another one of the same subject; `state`: in place of the panel's."""
+        known = (self.state >= 0) & (self.state < self.num_states) if state is None else state >= 0
+        return np.flatnonzero(self.follows & known & np.concatenate([[False], known[:-1]]))
 
     def __repr__(self):
         kinds = {SNAPSHOT: "snapshots", EXACT: "exact jumps", ENTRY: "exact entries"}

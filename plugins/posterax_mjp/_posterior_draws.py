@@ -16,8 +16,6 @@ from posterax._labels import Labels
 from ._fit import Posterior
 from ._knowledge import Knowledge
 
-_PIECE = 64  # densities at a time
-
 
 def normal_draws(known: Knowledge, num: int, *, weighted: bool, key: PRNGKeyArray) -> Draws:
     """Of the normal law at the maximum; `weighted`: by the posterior over it."""
@@ -40,14 +38,13 @@ def normal_draws(known: Knowledge, num: int, *, weighted: bool, key: PRNGKeyArra
 
 
 def nuts_draws(
-    posterior: Posterior, known: Knowledge, num_warmup: int, num_draws: int, num_chains: int, *, key: PRNGKeyArray,
-    progress: bool | None,
+    known: Knowledge, num_warmup: int, num_draws: int, num_chains: int, *, key: PRNGKeyArray, progress: bool | None
 ) -> Draws:  # fmt: skip
     """Of the posterior, by NUTS in coordinates in which the curvature at the mode is one in all directions."""
     mean, unravel = known.vector()
     spread = np.asarray(known.covariance)
     root = jnp.asarray(np.linalg.cholesky(spread + np.diag(np.diag(spread) <= 0)))
-    whitened = _Whitened(posterior, jnp.asarray(mean), root)
+    whitened = _Whitened(known.posterior, jnp.asarray(mean), root)
     target = Target(
         log_prior=_log_prior, log_likelihood=_log_likelihood, data=(whitened,), like={"z": jnp.zeros(len(mean))}
     )

@@ -48,7 +48,7 @@ class BetaRates(_Independent):
     largest: float = 10.0
 
     def sample(self, edges: Bool[Array, "k k"], *, key: PRNGKeyArray) -> Float[Array, "k k"]:
-        """See `RatePrior`; Beta(a, 1 or more) by order statistics."""
+        """See `RatePrior`."""
         one, two, three = jr.split(key, 3)
         a, b = (jnp.asarray(options)[jr.randint(k, edges.shape, 0, len(options))] for k, options in zip(
             (one, two), (_A, _B), strict=True

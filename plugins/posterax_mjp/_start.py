@@ -3,14 +3,14 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ._panel import EXACT, PanelData
+from ._answers import reachable
+from ._panel import EXACT, SNAPSHOT, PanelData
 
 
 def crude_rates(panel: PanelData, num_states: int) -> Float[np.ndarray, "k k"]:
     """Pairs of successive states over the time spent in the first; what is unseen counts as a tenth of a jump."""
-    state = _levels(panel, num_states) if panel.signal is not None else panel.state
-    known = (state >= 0) & (state < num_states)
-    ends = np.flatnonzero(panel.follows & known & np.concatenate([[False], known[:-1]]))
+    levels = None if panel.signal is None else _levels(panel, num_states)
+    state, ends = panel.state if levels is None else levels, panel.known_pairs(levels)
     gaps, starts = np.diff(panel.time, prepend=0.0)[ends], state[ends - 1]
     counts, time = np.zeros((num_states, num_states)), np.zeros(num_states)
     np.add.at(counts, (starts, state[ends]), 1.0)
@@ -31,14 +31,14 @@ def _levels(panel: PanelData, num_states: int) -> np.ndarray:
 def check_possible(panel: PanelData, allowed: Bool[np.ndarray, "k k"]) -> None:
     """Raise `ValueError` for the first pair of known rows that no path on the allowed edges can make."""
     size = len(allowed)
-    reach = np.linalg.matrix_power((allowed | np.eye(size, dtype=bool)).astype(float), size) > 0
+    reach = reachable(allowed)
     entered = (reach.astype(float) @ (allowed & ~np.eye(size, dtype=bool))) > 0
     jumps = allowed | np.eye(size, dtype=bool)
-    now = panel.state
-    known = (now >= 0) & (now < size)
-    ends = np.flatnonzero(panel.follows & known & np.concatenate([[False], known[:-1]]))
+    now, ends = panel.state, panel.known_pairs()
     start, end, kind = now[ends - 1], now[ends], panel.kind[ends]
-    fine = np.where(kind == EXACT, jumps[start, end], np.where(kind == 0, reach[start, end], entered[start, end]))
+    fine = np.where(
+        kind == EXACT, jumps[start, end], np.where(kind == SNAPSHOT, reach[start, end], entered[start, end])
+    )
     if (bad := np.flatnonzero(~fine)).size:
         row, i, j = ends[bad[0]], panel.states[start[bad[0]]], panel.states[end[bad[0]]]
         raise ValueError(

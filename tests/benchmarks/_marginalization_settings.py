@@ -1,12 +1,13 @@
 """Settings of the digits' models, judged by 299 of the training images, without the test images.
 
-FULL=1 PYTHONPATH=tests/benchmarks python tests/benchmarks/_marginalization_settings.py      half an hour of one core
+FULL=1 PYTHONPATH=tests/benchmarks python tests/benchmarks/_marginalization_settings.py      over an hour of one core
 """
 
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from _marginalization import judged
 from _study import study
 from _timing import ROOT, load
 
@@ -22,7 +23,6 @@ OTHERS = (
     {"dropout": 0.5, "span": 64},
     {"dropout": 0.6, "span": 64},
 )
-SUBSETS = (16, 32, 48, 64)
 
 
 def one(number: int) -> dict[str, Any]:
@@ -45,15 +45,8 @@ def one(number: int) -> dict[str, Any]:
     )
     with mock.patch.dict(_stages.optimiser.__kwdefaults__, b2=chosen["b2"]):
         fitted = model.fit(learned, num_values=(2,) * 64, key=jr.key(0), progress=False)
-    bits = -fitted.log_marginal_by_orders(held, num_orders=10, key=jr.key(1)).mean() / 64 / np.log(2)
-    ratio = {}
-    for size in SUBSETS:
-        observed = np.random.default_rng(size).uniform(size=held.shape).argsort(-1) < size
-        each = fitted.log_marginal_by_orders(held, observed, num_orders=51, key=jr.key(2 + size)).astype(float)
-        ensemble = np.logaddexp.reduce(each[1:], 0) - np.log(50)
-        off = np.abs(fitted.log_marginal(held, observed, check=False) - ensemble).mean()
-        ratio[str(size)] = float(off / np.abs(each[0] - ensemble).mean())
-    return {"changed": OTHERS[number], "bits": float(bits), "ratio": ratio}
+    scores = judged(fitted, held)
+    return {"changed": OTHERS[number], "bits": scores["bits"], "ratio": scores["ratio"]}
 
 
 if __name__ == "__main__":
