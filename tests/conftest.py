@@ -45,6 +45,26 @@ def data_folder():
     return folder
 
 
+@pytest.fixture
+def float64():
+    """Double precision for the whole test, so that exact identities can be held to 1e-9."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_optimisations():
+    """For modules whose time goes into compiling programs that are run once, on a few numbers."""
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def room_for_programs():
     """Each compiled program takes some memory mappings, of which a process has 65,530: LLVM's "cannot allocate"."""

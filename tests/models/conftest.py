@@ -1,13 +1,5 @@
-import jax
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def float64():
-    """Double precision for the whole test, so that exact identities can be held to 1e-9."""
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,9 +76,5 @@ def law(tabular):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_in_haste():
-    """Nearly all time goes into compiling programs that are run once, on a few numbers."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def compiled_in_haste(few_optimisations):
+    """All modules of this plugin."""
