@@ -11,27 +11,32 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import posterax
 from posterax_mjp._foundation import MJPFoundation
-from posterax_mjp._training_data import ExampleBatches, examples
+from posterax_mjp._training_data import ExampleBatches, Examples, examples
 
 CACHE = Path(".cache")
+_PIECE = 1024
 
 
-def simulated(model: MJPFoundation, seed: int) -> ExampleBatches:
-    """Processes of each number of states, made once."""
-    sets = []
-    for k in model.num_states:
-        file = CACHE / f"mjp-examples-{seed}-{k}-{model.num_examples}.posterax"
+def simulated(model: MJPFoundation, seed: int, num_states: int) -> Examples:
+    """Processes of one number of states, made once, a thousand at a time."""
+    pieces, number = [], 0
+    while number * _PIECE < model.num_examples:
+        file = CACHE / f"mjp-examples-{seed}-{num_states}-{number}.posterax"
         if not file.exists():
             began = time.perf_counter()
-            key = jr.fold_in(jr.key(seed), k)
-            made = examples(model.prior, k, model.num_examples, most_paths=model.most_paths, key=key)
+            key = jr.fold_in(jr.fold_in(jr.key(seed), num_states), number)
+            made = examples(model.prior, num_states, _PIECE, most_paths=model.most_paths, key=key)
             posterax.save(file, made)
-            print(f"{k} states: {len(made.rates)} processes in {time.perf_counter() - began:.0f} s", flush=True)
-        sets.append(jax.tree.map(jax.numpy.asarray, posterax.load(file)))
-    return ExampleBatches(tuple(sets), (model.batch_size,) * len(sets))
+            took = time.perf_counter() - began
+            print(f"{num_states} states: {len(made.rates)} processes in {took:.0f} s", flush=True)
+        pieces.append(jax.tree.map(np.asarray, posterax.load(file)))
+        number += 1
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *pieces)
 
 
 def main(seed: int, steps: int, num_examples: int, folder: Path) -> None:
@@ -39,7 +44,8 @@ def main(seed: int, steps: int, num_examples: int, folder: Path) -> None:
     CACHE.mkdir(exist_ok=True)
     model = MJPFoundation(num_steps=steps, num_examples=num_examples)
     began = time.perf_counter()
-    batches = simulated(model, seed)
+    sets = tuple(simulated(model, seed, k) for k in model.num_states)
+    batches = ExampleBatches(sets, (model.batch_size,) * len(sets))
     fitted = model.fit(batches, key=jr.key(seed), checkpoint=CACHE / f"mjp-foundation-{seed}-{steps}")
     assert fitted.report is not None
     print(f"{time.perf_counter() - began:.0f} s; loss {fitted.report['losses'][-200:].mean():.4f}", version("posterax"))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._answers import stationary_law as stationary_law
     from ._answers_draws import answers as answers
     from ._answers_draws import generators as generators
+    from ._edge_sets import over_edge_sets as over_edge_sets
     from ._emissions import ConfusedLabels as ConfusedLabels
     from ._emissions import Emission as Emission
     from ._emissions import FlippedLabels as FlippedLabels
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ._fit_checks import chapman_kolmogorov as chapman_kolmogorov
     from ._fit_checks import pearson as pearson
     from ._fit_checks import prevalence as prevalence
+    from ._foundation import MJPFoundation as MJPFoundation
     from ._generators import generator as generator
     from ._generators import limit_law as limit_law
     from ._generators import transition_probs as transition_probs
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from ._panel import PanelData as PanelData
     from ._plots import plot_intervals as plot_intervals
     from ._plots import plot_prevalence as plot_prevalence
+    from ._pretrained import card as card
+    from ._pretrained import pretrained as pretrained
     from ._prior import ProcessPrior as ProcessPrior
     from ._prior import Seen as Seen
     from ._prior import wide_prior as wide_prior
@@ -68,14 +72,17 @@ _HOMES = {
         "stationary_law",
     ),
     "_answers_draws": ("answers", "generators"),
+    "_edge_sets": ("over_edge_sets",),
     "_emissions": ("ConfusedLabels", "Emission", "FlippedLabels", "GaussianSignal", "TrueLabels"),
     "_estimator": ("MJPLikelihood",),
     "_fit_checks": ("chapman_kolmogorov", "pearson", "prevalence"),
+    "_foundation": ("MJPFoundation",),
     "_generators": ("generator", "limit_law", "transition_probs"),
     "_hidden": ("likeliest_paths", "state_probs"),
     "_law_objective": ("RateLawLikelihood",),
     "_panel": ("PanelData",),
     "_plots": ("plot_intervals", "plot_prevalence"),
+    "_pretrained": ("card", "pretrained"),
     "_prior": ("ProcessPrior", "Seen", "wide_prior"),
     "_prior_edges": (
         "AbsorbingEdges",
@@ -144,6 +151,7 @@ _PARTS = {
     },
     "network-part": {
         "mjp-pair-encoder": ("_encoder:PairEncoder", "Layers on pairs of states, whatever their names."),
+        "mjp-path-encoder": ("_path_encoder:PathEncoder", "The paper's network, which reads paths."),
         "mjp-summaries": ("_summaries:Summaries", "What a network is told of transitions."),
         "mjp-examples": ("_training_data:Examples", "Simulated processes with their summaries."),
     },
@@ -169,6 +177,24 @@ def posterax_components():
             tags={"approximate", "bias=0.1"},
             source="Kalbfleisch and Lawless (1985), JASA 80(392)",
             example="posterax_mjp._examples:panel",
+        ),
+        ComponentSpec(
+            "mjp-foundation",
+            kind="estimator",
+            target="posterax_mjp._foundation:MJPFoundation",
+            summary="Rates from snapshots at once, by a network trained on simulated processes.",
+            tags={"approximate", "bias=0.1"},
+            source="Berghaus et al. (2024), arXiv:2406.06419",
+            example="posterax_mjp._examples:at_once",
+        ),
+        ComponentSpec(
+            "rate-law-likelihood",
+            kind="objective",
+            target="posterax_mjp._law_objective:RateLawLikelihood",
+            summary="Log density that an inferred law of rates gives to simulated ones.",
+            tags={"proper"},
+            source="Papamakarios and Murray (2016), arXiv:1605.06376",
+            example="posterax_mjp._examples:law_of_rates",
         ),
     ] + [
         ComponentSpec(name, kind=kind, target=f"posterax_mjp.{target}", summary=summary)

@@ -15,6 +15,7 @@ from posterax._precision import precision
 from . import _answers
 from ._estimator import MJPLikelihood
 from ._generators import transition_probs
+from ._knowledge import place_of
 
 _DIMS = {
     "stationary_law": ("state",),
@@ -26,15 +27,22 @@ _DIMS = {
 }
 
 
-def generators(fitted: MJPLikelihood, draws: Draws) -> Float[np.ndarray, "chain draw k k"]:
-    """Rate matrices of draws of the edges' rates, covariates at their means."""
-    with precision(64):
-        rates = np.asarray(fitted.fitted().model.matrix(jnp.asarray(draws["rates"], float)))
+def generators(fitted: MJPLikelihood | None, draws: Draws) -> Float[np.ndarray, "chain draw k k"]:
+    """Rate matrices of draws: of the edges' rates, covariates at their means; of matrices where `fitted` is None."""
+    if fitted is None:
+        rates = np.asarray(draws["rates"], float)
+        if rates.ndim != 4 or rates.shape[-1] != rates.shape[-2]:
+            raise ValueError(
+                f"`draws` must hold matrices of rates; got shape {rates.shape}. Give what was `fitted` too."
+            )
+    else:
+        with precision(64):
+            rates = np.asarray(fitted.fitted().model.matrix(jnp.asarray(draws["rates"], float)))
     return rates - rates.sum(-1)[..., None] * np.eye(rates.shape[-1])
 
 
 def answers(
-    fitted: MJPLikelihood,
+    fitted: MJPLikelihood | None,
     draws: Draws,
     *,
     times: ArrayLike | None = None,
@@ -47,10 +55,10 @@ def answers(
     of chains with one stationary law "stationary_law" and "entropy_production"; "transition_probs" at `times`;
     "committors", the probability to reach `end` before `start`, names of states. Times are in the data's units.
 
-    - `fitted`: what the draws came from.
+    - `fitted`: what the draws came from; None for whole matrices, as of `MJPFoundation.draws`.
     """
-    known = fitted.fitted()
     matrices = generators(fitted, draws)
+    states = tuple(draws.labels.coords["from"]) if fitted is None else fitted.fitted().states
     found = {
         "sojourn_times": _answers.sojourn_times(matrices),
         "relaxation_times": _answers.relaxation_times(matrices),
@@ -61,9 +69,9 @@ def answers(
         found["entropy_production"] = _answers.entropy_production(matrices, found["stationary_law"])
     except ValueError:
         pass  # several stationary laws: neither has a meaning
-    coords: dict[str, Any] = {"from": known.states, "to": known.states, "mode": np.arange(1, len(known.states))}
+    coords: dict[str, Any] = {"from": states, "to": states, "mode": np.arange(1, len(states))}
     if start or end:
-        places = [[known.place(name) for name in names] for names in (start, end)]
+        places = [[place_of(states, name) for name in names] for names in (start, end)]
         found["committors"] = _answers.committors(matrices, *places)
     if times is not None:
         times = np.atleast_1d(np.asarray(times, float))
@@ -73,5 +81,5 @@ def answers(
         found["transition_probs"] = flat.reshape(*matrices.shape[:2], *flat.shape[1:])
         coords["time"] = times
     dims = {name: dim for name, dim in _DIMS.items() if name in found}
-    labels = Labels({**draws.labels.dims, **dims}, {**draws.labels.coords, **coords, "state": known.states})
+    labels = Labels({**draws.labels.dims, **dims}, {**draws.labels.coords, **coords, "state": states})
     return draws.replace(values={**draws.values, **found}, labels=labels)

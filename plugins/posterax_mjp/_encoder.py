@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._panel import PanelData
+from ._panel_summaries import summaries_of_panel
 from ._rate_law import RateLaw
 from ._summaries import Summaries
 
@@ -44,6 +46,11 @@ class PairEncoder(eqx.Module):
             jnp.zeros((depth, width)), 0.3 * normal(keys[2], depth, width, width),
             0.1 * normal(keys[3], width, outputs), bias, 0.1 * normal(keys[4], width, 1),
         )  # fmt: skip
+
+    @staticmethod
+    def read(panel: PanelData, noise: float | None) -> Summaries:
+        """What it reads of a panel."""
+        return summaries_of_panel(panel, noise)
 
     def __call__(self, summaries: Summaries) -> RateLaw:
         """The law of rates in units of 1 / horizon, and of the first state."""

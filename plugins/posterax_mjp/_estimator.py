@@ -197,14 +197,17 @@ class MJPLikelihood(Estimator):
         model = RateModel.of(allowed, self.reversible, panel.covariates.mean(0), panel.states)
         initial = self.initial or ("given" if true else "estimated")
         likelihood = Likelihood.of(panel, model, self.emission, initial)
-        begin = likelihood.start(np.maximum(crude_rates(panel, size) if start is None else np.asarray(start), 1e-12))
+        rates = crude_rates(panel, size) if start is None else np.asarray(start, float)
+        prior = None if self.method == "ml" else (self.prior or LogNormalRates())
+        if prior is not None:
+            rates = prior.inside(rates * panel.horizon) / panel.horizon
+        begin = likelihood.start(np.maximum(rates, 1e-12))
         spread = np.maximum(panel.covariates.std(0), 1e-12)
         scales = {name: jnp.full(jnp.shape(value), 3.0) for name, value in begin.items()}
         if "effects" in scales:
             scales["effects"] = scales["effects"] / spread
         if "levels" in scales:
             scales["levels"] = scales["levels"] * np.nanstd(np.asarray(panel.signal))
-        prior = None if self.method == "ml" else (self.prior or LogNormalRates())
         return Posterior(likelihood, prior, begin, scales, jnp.asarray(panel.horizon)), begin
 
 

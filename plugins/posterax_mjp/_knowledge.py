@@ -79,9 +79,7 @@ class Knowledge(eqx.Module):
 
     def place(self, name: Any) -> int:
         """The place of a state, by its name; raises `ValueError` where there is none."""
-        if str(name) not in self.states:
-            raise ValueError(f"There is no state {name!r}; there are {list(self.states)}.")
-        return self.states.index(str(name))
+        return place_of(self.states, name)
 
     def likelihood_of(self, panel: PanelData) -> Likelihood:
         """The same model for other data, row by row; raises `ValueError` where states or covariates are others."""
@@ -99,3 +97,10 @@ class Knowledge(eqx.Module):
         """Of each subject of a panel."""
         likelihood = self.likelihood_of(panel)
         return eqx.filter_jit(likelihood.by_subject)(self.parameters)[: panel.num_subjects]
+
+
+def place_of(states: tuple[str, ...], name: Any) -> int:
+    """The place of a name among names; raises `ValueError` where there is none."""
+    if str(name) not in states:
+        raise ValueError(f"There is no state {name!r}; there are {list(states)}.")
+    return states.index(str(name))

@@ -34,10 +34,10 @@ class RateLawLikelihood(Objective):
 
 
 def _one(model: Any, examples: Examples) -> Array:
-    def of(rates, initial, summaries):
-        law, size = model(summaries), len(initial)
+    def of(rates, initial, told):
+        law, size = model(told), len(initial)
         off = jnp.where(jnp.eye(size, dtype=bool), 0.0, rates)
         density = law.log_prob({"rates": off}) / (size * (size - 1))
         return jnp.stack([-density, -jnp.sum(initial * jax.nn.log_softmax(law.initial_logits))])
 
-    return jnp.mean(jax.vmap(of)(examples.rates, examples.initial, examples.summaries), 0)
+    return jnp.mean(jax.vmap(of)(examples.rates, examples.initial, examples.told), 0)

@@ -13,22 +13,37 @@ from ._summaries import Summaries, summarise
 _MOST_GAPS = 64  # different ones; more are put together
 
 
-def summaries_of_panel(panel: PanelData, noise: float | None) -> Summaries:
-    """In units of the panel's horizon.
+def readable(panel: PanelData) -> PanelData:
+    """Rows whose state is known.
 
-    - `noise`: the share of wrong labels; None to estimate it.
-
-    Raises `ValueError` for signals, censored states and exact times, of which a network has seen none.
+    Raises `ValueError` for signals, censored states and exact times, of which a network has seen none, and where
+    nothing is told about rates.
     """
     if panel.signal is not None:
         raise ValueError("The network reads labels: turn the signal into states, or use MJPLikelihood.")
     if (panel.kind != SNAPSHOT).any():
-        raise ValueError("The network reads snapshots; for exact times of jumps or deaths use MJPLikelihood.")
+        row = np.flatnonzero(panel.kind != SNAPSHOT)[0]
+        raise ValueError(
+            f"Row {panel.row[row]} (subject {panel.subjects[panel.subject[row]]}) has an exact time: the network reads "
+            "snapshots alone. Use MJPLikelihood for exactly timed jumps and deaths."
+        )
     if (panel.state >= panel.num_states).any():
-        raise ValueError("The network has seen no censored states; use MJPLikelihood.")
+        row = np.flatnonzero(panel.state >= panel.num_states)[0]
+        raise ValueError(
+            f"Row {panel.row[row]} (subject {panel.subjects[panel.subject[row]]}) is censored: the network has seen no "
+            "such rows. Use MJPLikelihood."
+        )
     panel = _without_missing(panel)
     if not panel.follows.any():
         raise ValueError("No subject was seen twice: nothing is told about rates. Two rows of one are needed.")
+    return panel
+
+
+def summaries_of_panel(panel: PanelData, noise: float | None) -> Summaries:
+    """In units of the panel's horizon; its rows must be `readable`.
+
+    - `noise`: the share of wrong labels; None to estimate it.
+    """
     size = panel.num_states
     gaps, which = _binned(panel.gaps / panel.horizon)
     ends = np.flatnonzero(panel.follows)

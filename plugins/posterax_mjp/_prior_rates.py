@@ -24,6 +24,16 @@ class RatePrior(eqx.Module):
         """Log density of the rates on the edges."""
         raise NotImplementedError(f"{type(self).__name__} does not know the density of its rates.")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which rates lie."""
+        return 0.0, np.inf
+
+    def inside(self, rates: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
+        """Rates that the law allows, near these: where a search may begin."""
+        low, high = self.bounds
+        return np.clip(rates, max(1.02 * low, 1e-6 * min(high, 1e6)), 0.98 * high)
+
 
 class _Independent(RatePrior):
     """Rates of all edges independent and alike."""
@@ -65,6 +75,11 @@ class BetaRates(_Independent):
         found = jax.nn.logsumexp(each, -1) - np.log(a.size) - jnp.log(self.largest)
         return jnp.where(inside[..., 0], found, -jnp.inf)
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """See `RatePrior`."""
+        return 0.0, float(self.largest)
+
 
 class LogUniformRates(_Independent):
     """Each rate between `smallest` and `largest`, in units of 1 / horizon, uniform on the logarithmic scale."""
@@ -86,6 +101,11 @@ class LogUniformRates(_Independent):
         inside = (rate >= self.smallest) & (rate <= self.largest)
         width = jnp.log(jnp.log(self.largest / self.smallest))
         return jnp.where(inside, -jnp.log(jnp.where(inside, rate, 1.0)) - width, -jnp.inf)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """See `RatePrior`."""
+        return float(self.smallest), float(self.largest)
 
 
 class LogNormalRates(_Independent):
@@ -147,6 +167,18 @@ class MixedRates(RatePrior):
         """See `RatePrior`."""
         each = jnp.stack([choice.log_prob(rates, edges) for choice in self.choices])
         return jax.nn.logsumexp(each + jnp.log(jnp.asarray(self._probs)))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """See `RatePrior`."""
+        lows, highs = zip(*(choice.bounds for choice in self.choices), strict=True)
+        return min(lows), max(highs)
+
+    def inside(self, rates: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
+        """By the law that moves them least."""
+        off = ~np.eye(len(rates), dtype=bool)
+        each = [choice.inside(rates) for choice in self.choices]
+        return min(each, key=lambda moved: float(np.sum(np.log(moved[off] / np.maximum(rates[off], 1e-9)) ** 2)))
 
     @property
     def _probs(self) -> np.ndarray:

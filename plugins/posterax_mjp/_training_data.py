@@ -8,18 +8,20 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._denoise import Paths, expected_transitions
+from ._path_encoder import PathRows
 from ._prior import ProcessPrior, Seen
+from ._process import Process
 from ._summaries import Summaries, summarise
 
 _LONGEST_GAP = 24  # of the finest grid; longer ones, which are rare, count as that long
 
 
 class Examples(eqx.Module):
-    """Processes of one number of states: `rates`, `(n, k, k)`, per horizon; `initial`, `(n, k)`; `summaries`."""
+    """Processes of one number of states: `rates`, `(n, k, k)`, per horizon; `initial`, `(n, k)`; what is `told`."""
 
     rates: Float[Array, "n k k"]
     initial: Float[Array, "n k"]
-    summaries: Summaries
+    told: Summaries | PathRows
 
 
 class ExampleBatches(eqx.Module):
@@ -38,6 +40,43 @@ class ExampleBatches(eqx.Module):
             chosen = jr.randint(one, (size,), 0, len(examples.rates))
             batch.append(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], examples))
         return tuple(batch)
+
+    def num_examples(self, num_steps: int) -> int:
+        """Different processes in so many batches, at most."""
+        del num_steps
+        return sum(len(found.rates) for found in self.examples)
+
+
+class PathBatches(eqx.Module):
+    """Batches of paths, simulated anew for each; a function of a key.
+
+    - `num_states`: numbers of states; `size` processes of each are in a batch, of `most_paths` or fewer paths.
+    """
+
+    prior: ProcessPrior
+    num_states: tuple[int, ...] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    most_paths: int = eqx.field(static=True)
+
+    def __call__(self, key: PRNGKeyArray) -> tuple[Examples, ...]:
+        """One batch."""
+        keys = jr.split(key, (len(self.num_states), self.size))
+        return tuple(
+            jax.vmap(lambda key, k=k: self._one(k, key))(some) for k, some in zip(self.num_states, keys, strict=True)
+        )
+
+    def num_examples(self, num_steps: int) -> int:
+        """Different processes in so many batches."""
+        return num_steps * self.size * len(self.num_states)
+
+    def _one(self, num_states: int, key: PRNGKeyArray) -> Examples:
+        process, seen = _seen(self.prior, num_states, self.most_paths, key)
+        order = jnp.argsort(~seen.seen, axis=1)
+        there, labels = (jnp.take_along_axis(rows, order, 1) for rows in (seen.seen, seen.labels))
+        times = seen.times[order] - seen.times[order[:, :1]]
+        return Examples(
+            process.rates, process.initial, PathRows(labels, jnp.where(there, times, 0.0), there, num_states)
+        )
 
 
 def examples(
@@ -60,14 +99,19 @@ def examples(
 @eqx.filter_jit
 def _simulated(prior: ProcessPrior, num_states: int, most_paths: int, keys: PRNGKeyArray) -> Examples:
     def one(key):
-        one, two, three = jr.split(key, 3)
-        process = prior.sample(num_states, key=one)
-        seen = prior.observe(process, most_paths, key=two)
-        number = jnp.exp(jr.uniform(three, maxval=np.log(most_paths)))
-        seen = eqx.tree_at(lambda s: s.seen, seen, seen.seen & (jnp.arange(most_paths) < number)[:, None])
+        process, seen = _seen(prior, num_states, most_paths, key)
         return Examples(process.rates, process.initial, summaries_of(seen, num_states))
 
     return jax.lax.map(one, keys, batch_size=8)
+
+
+def _seen(prior: ProcessPrior, num_states: int, most_paths: int, key: PRNGKeyArray) -> tuple[Process, Seen]:
+    one, two, three = jr.split(key, 3)
+    process = prior.sample(num_states, key=one)
+    seen = prior.observe(process, most_paths, key=two)
+    number = jnp.exp(jr.uniform(three, maxval=np.log(most_paths)))
+    there = seen.seen & (jnp.arange(most_paths) < number)[:, None]
+    return process, eqx.tree_at(lambda s: s.seen, seen, there)
 
 
 def summaries_of(seen: Seen, num_states: int) -> Summaries:

@@ -148,8 +148,8 @@ def test_laws_integrate_to_one_and_have_their_moments():
 def test_examples_are_finite_and_of_the_prior():
     made = examples(ProcessPrior(), 3, 24, most_paths=20, key=jr.key(0), piece=8)
     assert len(made.rates) == 24
-    assert made.summaries.sds.shape == (24, 3, 3)
-    assert np.isin(made.summaries.noise, np.float32([0.0, 0.01, 0.1])).all()
+    assert made.told.sds.shape == (24, 3, 3)
+    assert np.isin(made.told.noise, np.float32([0.0, 0.01, 0.1])).all()
 
 
 def test_summaries_of_nothing_but_one_gap():
