@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._panel import PanelData as PanelData
     from ._plots import plot_intervals as plot_intervals
     from ._plots import plot_prevalence as plot_prevalence
+    from ._pooled_rates import PooledRates as PooledRates
     from ._pretrained import card as card
     from ._pretrained import pretrained as pretrained
     from ._prior import ProcessPrior as ProcessPrior
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from ._rate_law import RateLaw as RateLaw
     from ._readers import read_dwell_times as read_dwell_times
     from ._readers import read_panel as read_panel
+    from ._scores import Scores as Scores
+    from ._scores import score as score
 
 _HOMES = {
     "_answers": (
@@ -82,6 +85,7 @@ _HOMES = {
     "_law_objective": ("RateLawLikelihood",),
     "_panel": ("PanelData",),
     "_plots": ("plot_intervals", "plot_prevalence"),
+    "_pooled_rates": ("PooledRates",),
     "_pretrained": ("card", "pretrained"),
     "_prior": ("ProcessPrior", "Seen", "wide_prior"),
     "_prior_edges": (
@@ -104,6 +108,7 @@ _HOMES = {
     ),
     "_process": ("Jumps", "Process"),
     "_rate_law": ("RateLaw",),
+    "_scores": ("Scores", "score"),
     "_readers": ("read_dwell_times", "read_panel"),
 }
 
@@ -123,6 +128,7 @@ _PARTS = {
         "beta-rates": ("_prior_rates:BetaRates", "The paper's rates: mixtures of Beta laws."),
         "log-normal-rates": ("_prior_rates:LogNormalRates", "Rates of about one order of magnitude."),
         "log-uniform-rates": ("_prior_rates:LogUniformRates", "Rates of all orders of magnitude."),
+        "pooled-rates": ("_pooled_rates:PooledRates", "Rates that resemble one another."),
         "reversible-rates": ("_prior_rates:ReversibleRates", "Rates in detailed balance."),
         "mixed-rates": ("_prior_rates:MixedRates", "All rates of a process from one of several laws."),
     },

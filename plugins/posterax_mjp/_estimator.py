@@ -41,7 +41,8 @@ class MJPLikelihood(Estimator):
     - `initial`: the law of the first states: "given": they are conditioned on; "stationary"; "estimated"; or
       probabilities. By default given where labels are true, else estimated.
     - `prior`: of the rates, in units of 1 / horizon, the longest time that a subject was followed; log-normal by
-      default, unless the method is "ml". Rates are those at the covariates' means.
+      default, unless the method is "ml". Rates are those at the covariates' means; of reversible ones it is the law of
+      $\sqrt{q_{ij} q_{ji}}$.
     - `num_states`: for signals; else the data know.
     - `max_steps`: of L-BFGS. `num_warmup`, `num_draws`, `num_chains`: of NUTS; `num_draws` of the other methods too.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 from posterax import PosteraxWarning
 
@@ -15,6 +16,7 @@ from ._likelihood import Likelihood
 from ._prior_rates import RatePrior
 from ._rate_model import Parameters
 
+_LAW_SD = 2.0
 _REACH = 30.0  # nothing is searched further than this from where it began
 _FLAT = 12.0  # a rate that many e-folds below 1 / horizon is 0
 _WORST = 1e100
@@ -22,10 +24,11 @@ _WEAK, _PART = 1e-9, 0.3  # of curvatures, in units of each parameter's; of a pa
 
 
 class Posterior(eqx.Module):
-    """Log density of unconstrained parameters: the likelihood, and a prior where there is one.
+    r"""Log density of unconstrained parameters: the likelihood, and a prior where there is one.
 
-    - `prior`: of the rates, covariates at their centre; None for the likelihood alone. All other parameters are normal
-      around where they `begin`, standard deviation 3 (of effects: 3 over the covariate's).
+    - `prior`: of the rates, covariates at their centre; None for the likelihood alone. In detailed balance it is that
+      of $s_{ij}$, one for a pair of states, and logarithms of the stationary law are normal, standard deviation 2. All
+      other parameters are normal around where they `begin`, standard deviation 3 (of effects: 3 over the covariate's).
     - `horizon`: the unit of time of the prior.
     """
 
@@ -41,14 +44,15 @@ class Posterior(eqx.Module):
             return jnp.asarray(0.0)
         total = jnp.asarray(0.0)
         for name, value in parameters.items():
-            if name != "log_rates":
-                total = total - 0.5 * jnp.sum(((value - self.begin[name]) / self.scales[name]) ** 2)
-        if "log_rates" in parameters:
-            model = self.likelihood.model
-            rates = model.matrix(model.rates_of(parameters)) * self.horizon
-            edges = model.matrix(jnp.ones(model.num_edges)) > 0
-            total = total + self.prior.log_prob(rates, edges) + jnp.sum(parameters["log_rates"] + jnp.log(self.horizon))
-        return total
+            if name == "log_law":
+                total = total + jnp.sum(norm.logpdf(value, 0.0, _LAW_SD))
+            elif name not in ("log_rates", "log_conductances"):
+                total = total + jnp.sum(norm.logpdf(value, self.begin[name], self.scales[name]))
+        model = self.likelihood.model
+        logs = parameters["log_conductances" if model.reversible else "log_rates"] + jnp.log(self.horizon)
+        rates = model.matrix(jnp.exp(logs), model.free_edges)
+        edges = model.matrix(jnp.ones(len(logs)), model.free_edges) > 0
+        return total + self.prior.log_prob(rates, edges) + jnp.sum(logs)
 
     def log_density(self, parameters: Parameters) -> Float[Array, ""]:
         """Log-likelihood and log prior."""

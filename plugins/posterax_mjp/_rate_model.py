@@ -71,9 +71,9 @@ class RateModel(eqx.Module):
             rates = jnp.broadcast_to(rates, (len(covariates), self.num_edges))
         return generator(self.matrix(rates))
 
-    def matrix(self, rates: Float[Array, "*B E"]) -> Float[Array, "*B k k"]:
-        """Rates of edges as a matrix, 0 elsewhere."""
-        start, end = (jnp.asarray(side) for side in zip(*self.edges, strict=True))
+    def matrix(self, rates: Float[Array, "*B E"], edges: tuple[tuple[int, int], ...] = ()) -> Float[Array, "*B k k"]:
+        """Rates of all edges, or of these, as a matrix, 0 elsewhere."""
+        start, end = (jnp.asarray(side) for side in zip(*(edges or self.edges), strict=True))
         zeros = jnp.zeros((*rates.shape[:-1], self.num_states, self.num_states), rates.dtype)
         return zeros.at[..., start, end].set(rates)
 
@@ -90,6 +90,11 @@ class RateModel(eqx.Module):
         if self.num_covariates:
             parameters["effects"] = jnp.zeros((self.num_edges, self.num_covariates))
         return parameters
+
+    @property
+    def free_edges(self) -> tuple[tuple[int, int], ...]:
+        """Those of which each has a parameter: in detailed balance one of every pair."""
+        return self._pairs if self.reversible else self.edges
 
     @property
     def _pairs(self) -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,51 @@
+"""Rates that resemble one another, by how much the data tell."""
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from ._prior_rates import RatePrior
+
+
+class PooledRates(RatePrior):
+    r"""Log rates of a process normal, mean and variance unknown: what the data leave open is drawn to the other rates.
+
+    $\sigma^2 \sim \mathrm{InvGamma}(a, b)$, mean $\sim N(\log m, \tau \sigma^2)$ given it; both are integrated out,
+    which leaves a multivariate t law.
+
+    - `median`: m, in units of 1 / horizon. `spread`: tau. `shape`, `scale`: a and b.
+
+    Source: the normal-inverse-gamma law; Gelman et al. (2013), Bayesian Data Analysis, section 3.3.
+    """
+
+    median: float = 1.0
+    spread: float = 16.0
+    shape: float = 1.0
+    scale: float = 0.5
+
+    def __check_init__(self):
+        for name in ("median", "spread", "shape", "scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)!r}.")
+
+    def sample(self, edges: Bool[Array, "k k"], *, key: PRNGKeyArray) -> Float[Array, "k k"]:
+        """See `RatePrior`."""
+        one, two, three = jr.split(key, 3)
+        sd = jnp.sqrt(self.scale / jr.gamma(one, self.shape))
+        mean = jnp.log(self.median) + jnp.sqrt(self.spread) * sd * jr.normal(two)
+        return jnp.where(edges, jnp.exp(mean + sd * jr.normal(three, edges.shape)), 0.0)
+
+    def log_prob(self, rates: Float[Array, "k k"], edges: Bool[Array, "k k"]) -> Float[Array, ""]:
+        """See `RatePrior`."""
+        logs = jnp.where(edges, jnp.log(jnp.where(edges, rates, 1.0)), 0.0)
+        number = jnp.sum(edges)
+        mean = jnp.sum(logs) / jnp.maximum(number, 1)
+        stretch = 1 + number * self.spread
+        squares = jnp.sum(jnp.where(edges, (logs - mean) ** 2, 0.0))
+        squares = squares + number * (mean - jnp.log(self.median)) ** 2 / stretch
+        shape = self.shape + number / 2
+        found = gammaln(shape) - gammaln(self.shape) + self.shape * jnp.log(self.scale)
+        found = found - shape * jnp.log(self.scale + squares / 2)
+        return found - 0.5 * jnp.log(stretch) - number / 2 * np.log(2 * np.pi) - jnp.sum(logs)
