@@ -10,7 +10,6 @@ import time
 import warnings
 from pathlib import Path
 
-import jax.numpy as jnp
 import jax.random as jr
 import matplotlib
 import numpy as np
@@ -29,7 +28,7 @@ NUMBERS = (10, 30, 100, 300, 1000, 5000)
 def main(subsets: int, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     ratchet = FlashingRatchet()
-    process = Process(jnp.asarray(ratchet.rates), jnp.asarray(ratchet.stationary_law))
+    process = Process(ratchet.rates, ratchet.stationary_law)
     network = pretrained(polish="map")
     errors = {name: np.full((len(NUMBERS), subsets), np.nan) for name in ("network", "polished", "likelihood")}
     for place, number in enumerate(NUMBERS):

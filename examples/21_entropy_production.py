@@ -10,7 +10,6 @@ import argparse
 import warnings
 from pathlib import Path
 
-import jax.numpy as jnp
 import jax.random as jr
 import matplotlib
 import numpy as np
@@ -31,7 +30,7 @@ def main(paths: int, output: Path) -> None:
     print("  V    exact   estimate   95 % interval      equilibrium")
     for number, potential in enumerate(POTENTIALS):
         ratchet = FlashingRatchet(potential=potential)
-        process = Process(jnp.asarray(ratchet.rates), jnp.asarray(ratchet.stationary_law))
+        process = Process(ratchet.rates, ratchet.stationary_law)
         states = process.sample(TIMES, paths, key=jr.fold_in(jr.key(0), number))
         panel = PanelData.from_paths(np.asarray(states), TIMES, num_states=6)
         draws, balance = entropy_production(panel, jr.fold_in(jr.key(1), number))

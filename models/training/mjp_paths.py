@@ -1,6 +1,6 @@
 """Trains the paper's network for Markov jump processes, small: fresh simulated paths at each step of Adam.
 
-python models/training/mjp_paths.py [--seed 0] [--steps 12000] [--folder FOLDER]
+python models/training/mjp_paths.py [--seed 0] [--steps 6000] [--folder FOLDER]
 
 Training goes on from its checkpoint in .cache, so that it may be stopped.
 """
@@ -57,7 +57,7 @@ def main(seed: int, steps: int, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--folder", type=Path, default=weights_folder())
     arguments = parser.parse_args()
     main(arguments.seed, arguments.steps, arguments.folder)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from posterax.plugin import ComponentSpec, PluginInfo, SubcommandSpec, hookimpl, lazy
+from posterax.plugin import ComponentSpec, DemoSpec, PluginInfo, SubcommandSpec, hookimpl, lazy
 
 if TYPE_CHECKING:
     from ._answers import committors as committors
@@ -212,3 +212,14 @@ def posterax_components():
 @hookimpl
 def posterax_subcommands():
     return [SubcommandSpec("mjp", target="posterax_mjp._command:configure", summary="Fit Markov jump processes.")]
+
+
+@hookimpl
+def posterax_demos():
+    return [
+        DemoSpec(
+            "ratchet",
+            target="posterax_mjp._demo:ratchet",
+            summary="Rates of a molecular motor at once, polished by the likelihood, beside the truth.",
+        )
+    ]

@@ -29,7 +29,7 @@ from ._rate_law import RateLaw
 from ._start import check_possible
 from ._training_data import ExampleBatches, PathBatches, examples
 
-_MOST_STATES = 8
+_MOST_STATES, _FASTEST = 8, 100.0
 
 
 class MJPFoundation(Estimator):
@@ -194,7 +194,7 @@ class MJPFoundation(Estimator):
         law, found = self.law(panel), []
         if panel.num_states > max(self.num_states):
             found.append(f"{panel.num_states} states; it knows at most {max(self.num_states)}")
-        fastest, most = float(jnp.max(law.mean)) * panel.horizon, self.prior.rates.bounds[1]
+        fastest, most = float(jnp.max(law.mean)) * panel.horizon, min(self.prior.rates.bounds[1], _FASTEST)
         if fastest > most:
             found.append(f"a rate of {fastest:.3g} per horizon; it knows at most {most:g}")
         never = np.setdiff1d(np.arange(panel.num_states), panel.state)

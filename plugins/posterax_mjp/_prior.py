@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ._pooled_rates import PooledRates
 from ._prior_edges import ConnectedTriangles, EdgePrior
 from ._prior_grids import GridPrior, LabelFlips, MixedGrid
 from ._prior_rates import BetaRates, InitialPrior, LogUniformRates, MixedRates, RatePrior
@@ -63,5 +64,13 @@ class ProcessPrior(eqx.Module):
 
 
 def wide_prior() -> ProcessPrior:
-    """The paper's prior, and for a quarter of the processes rates of all orders of magnitude up to 100 per horizon."""
-    return ProcessPrior(rates=MixedRates((BetaRates(), LogUniformRates()), (0.75, 0.25)))
+    """The paper's prior with rates of three kinds.
+
+    With probability 0.6 the paper's; 0.2: of all orders of magnitude up to 100 per horizon; 0.2: of one process alike.
+    """
+    return ProcessPrior(rates=MixedRates((BetaRates(), LogUniformRates(), alike()), (0.6, 0.2, 0.2)))
+
+
+def alike() -> PooledRates:
+    """Rates around some level from about 0.4 to 10 per horizon, most of them within a factor of 2 of it."""
+    return PooledRates(median=2.0, spread=2.0, shape=3.0, scale=1.0)

@@ -32,7 +32,7 @@ class RatePrior(eqx.Module):
     def inside(self, rates: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
         """Rates that the law allows, near these: where a search may begin."""
         low, high = self.bounds
-        return np.clip(rates, max(1.02 * low, 1e-6 * min(high, 1e6)), 0.98 * high)
+        return np.clip(rates, max(1.02 * low, 1e-6 * high if np.isfinite(high) else 1e-9), 0.98 * high)
 
 
 class _Independent(RatePrior):

@@ -18,8 +18,8 @@ class Process(eqx.Module):
     - `rates`: `(k, k)`, row: from, column: to; per unit of time; the diagonal is not read. `initial`: `(k,)`.
     """
 
-    rates: Float[Array, "k k"]
-    initial: Float[Array, " k"]
+    rates: Float[Array, "k k"] = eqx.field(converter=jnp.asarray)
+    initial: Float[Array, " k"] = eqx.field(converter=jnp.asarray)
 
     @property
     def num_states(self) -> int:

@@ -22,6 +22,7 @@ _ENVIRONMENTS = {
     "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
     "transformers": ("transformers==5.23.0", "torch==2.13.0"),
     "its-hub": ("its-hub[lm]==1.2.0",),
+    "cthmm": ("cthmm==0.0.3", "pandas==2.3.3", "scipy==1.16.3"),
 }
 
 

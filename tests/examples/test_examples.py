@@ -27,6 +27,10 @@ TINY = {
     "17_ising_marginals.py": ["--steps", "20"],
     "18_digits_in_any_order.py": ["--steps", "20", "--marginal-steps", "10"],
     "19_table_with_holes.py": ["--steps", "20"],
+    "20_flashing_ratchet.py": ["--subsets", "1"],
+    "21_entropy_production.py": ["--paths", "100"],
+    "22_heart_transplants.py": ["--draws", "200"],
+    "23_glycine_receptor.py": ["--windows", "20"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -55,6 +59,10 @@ SLOW = {
     "17_ising_marginals.py",
     "18_digits_in_any_order.py",
     "19_table_with_holes.py",
+    "20_flashing_ratchet.py",
+    "21_entropy_production.py",
+    "22_heart_transplants.py",
+    "23_glycine_receptor.py",
 }  # half a minute each, nearly all of it compilation
 
 
@@ -94,6 +102,7 @@ for record in plugins():
         "marginals",
         "nile",
         "particles",
+        "ratchet",
         "amortised",
         "wide-networks",
     }
