@@ -2,6 +2,9 @@
 
 python examples/22_heart_transplants.py [--draws 1000] [--output examples-output]
 
+Rates that do not change with time are too simple here: of the patients more die at first, and fewer after that, than
+such a process has it, and the picture shows it.
+
 Reads `mjp/msm_cav.csv` (622 patients of Papworth Hospital) of the folder that POSTERAX_DATA names. Where there is none
 it simulates patients with the rates that were fitted to these.
 """

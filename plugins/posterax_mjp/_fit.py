@@ -13,10 +13,11 @@ from jaxtyping import Array, Float
 from posterax import PosteraxWarning
 
 from ._likelihood import Likelihood
+from ._pooled_rates import log_pooled
 from ._prior_rates import RatePrior
 from ._rate_model import Parameters
 
-_LAW_SD = 2.0
+_LAW_VARIANCE = (1.0, 0.5)  # its inverse gamma law
 _REACH = 30.0  # nothing is searched further than this from where it began
 _FLAT = 12.0  # a rate that many e-folds below 1 / horizon is 0
 _WORST = 1e100
@@ -27,8 +28,9 @@ class Posterior(eqx.Module):
     r"""Log density of unconstrained parameters: the likelihood, and a prior where there is one.
 
     - `prior`: of the rates, covariates at their centre; None for the likelihood alone. In detailed balance it is that
-      of $s_{ij}$, one for a pair of states, and logarithms of the stationary law are normal, standard deviation 2. All
-      other parameters are normal around where they `begin`, standard deviation 3 (of effects: 3 over the covariate's).
+      of $s_{ij}$, one for a pair of states, and logarithms of the stationary law are normal with an unknown variance,
+      of which 1/2 is typical. All other parameters are normal around where they `begin`, standard deviation 3 (of
+      effects: 3 over the covariate's).
     - `horizon`: the unit of time of the prior.
     """
 
@@ -45,7 +47,7 @@ class Posterior(eqx.Module):
         total = jnp.asarray(0.0)
         for name, value in parameters.items():
             if name == "log_law":
-                total = total + jnp.sum(norm.logpdf(value, 0.0, _LAW_SD))
+                total = total + _log_law_prior(value)
             elif name not in ("log_rates", "log_conductances"):
                 total = total + jnp.sum(norm.logpdf(value, self.begin[name], self.scales[name]))
         model = self.likelihood.model
@@ -57,6 +59,13 @@ class Posterior(eqx.Module):
     def log_density(self, parameters: Parameters) -> Float[Array, ""]:
         """Log-likelihood and log prior."""
         return self.likelihood.value(parameters) + self.log_prior(parameters)
+
+
+def _log_law_prior(logs: Array) -> Array:
+    """Of logs of stationary probabilities less that of the first state, alike for all states: see `PooledRates`."""
+    every = jnp.concatenate([jnp.zeros(1), logs])
+    squares = jnp.sum((every - jnp.mean(every)) ** 2)
+    return log_pooled(squares, len(logs), *_LAW_VARIANCE) - 0.5 * jnp.log(len(every))
 
 
 class Maximum(NamedTuple):

@@ -45,7 +45,11 @@ class PooledRates(RatePrior):
         stretch = 1 + number * self.spread
         squares = jnp.sum(jnp.where(edges, (logs - mean) ** 2, 0.0))
         squares = squares + number * (mean - jnp.log(self.median)) ** 2 / stretch
-        shape = self.shape + number / 2
-        found = gammaln(shape) - gammaln(self.shape) + self.shape * jnp.log(self.scale)
-        found = found - shape * jnp.log(self.scale + squares / 2)
-        return found - 0.5 * jnp.log(stretch) - number / 2 * np.log(2 * np.pi) - jnp.sum(logs)
+        found = log_pooled(squares, number, self.shape, self.scale)
+        return found - 0.5 * jnp.log(stretch) - jnp.sum(logs)
+
+
+def log_pooled(squares: Array, number: Array | int, shape: float, scale: float) -> Float[Array, ""]:
+    """Log density of normal numbers around 0 with this sum of squares, their variance InvGamma(shape, scale)."""
+    found = gammaln(shape + number / 2) - gammaln(shape) + shape * jnp.log(scale)
+    return found - (shape + number / 2) * jnp.log(scale + squares / 2) - number / 2 * np.log(2 * np.pi)
