@@ -124,7 +124,8 @@ class _Shared(eqx.Module):
 
 
 def _batch(key: Any) -> Examples:
+    one, two = jr.split(key)
     law = law_of_rates().model(None)
-    rates = law.sample(key, (64,))["rates"]
+    firsts = jax.nn.one_hot(jr.categorical(two, law.initial_logits, shape=(64,)), 2)
     told: Any = jnp.zeros((64, 1))
-    return Examples(rates, jnp.broadcast_to(jax.nn.softmax(law.initial_logits), (64, 2)), told)
+    return Examples(law.sample(one, (64,))["rates"], firsts, told)

@@ -66,11 +66,12 @@ class ProcessPrior(eqx.Module):
 def wide_prior() -> ProcessPrior:
     """The paper's prior with rates of three kinds.
 
-    With probability 0.6 the paper's; 0.2: of all orders of magnitude up to 100 per horizon; 0.2: of one process alike.
+    With probability 0.6 the paper's; 0.2: of all orders of magnitude up to 100 per horizon; 0.2: of one process alike,
+    and none above 100.
     """
     return ProcessPrior(rates=MixedRates((BetaRates(), LogUniformRates(), alike()), (0.6, 0.2, 0.2)))
 
 
 def alike() -> PooledRates:
     """Rates around some level from about 0.4 to 10 per horizon, most of them within a factor of 2 of it."""
-    return PooledRates(median=2.0, spread=2.0, shape=3.0, scale=1.0)
+    return PooledRates(median=2.0, spread=2.0, shape=3.0, scale=1.0, largest=100.0)

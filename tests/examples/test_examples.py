@@ -31,6 +31,7 @@ TINY = {
     "21_entropy_production.py": ["--paths", "100"],
     "22_heart_transplants.py": ["--draws", "200"],
     "23_glycine_receptor.py": ["--windows", "20"],
+    "24_calibrated_rates.py": ["--states", "2", "--processes", "30"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -63,6 +64,7 @@ SLOW = {
     "21_entropy_production.py",
     "22_heart_transplants.py",
     "23_glycine_receptor.py",
+    "24_calibrated_rates.py",
 }  # half a minute each, nearly all of it compilation
 
 

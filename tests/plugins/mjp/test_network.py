@@ -175,6 +175,17 @@ def test_pooled_rates_have_the_multivariate_t_law():
     assert np.median(drawn) == pytest.approx(np.log(2.0), abs=0.1)  # t of 5 degrees, scale 1.06: 5 standard errors
     law = scipy.stats.t(2 * prior.shape, np.log(2.0), np.sqrt(shape[0, 0]))
     assert scipy.stats.kstest(drawn[:, 0], law.cdf).pvalue > 1e-4
+    bounded = PooledRates(median=2.0, spread=3.0, shape=2.5, scale=0.7, largest=4.0)
+    kept = (drawn < np.log(4.0)).all(1).mean()
+    off = float(
+        prior.log_prob(jnp.asarray(rates), jnp.asarray(edges))
+        - bounded.log_prob(jnp.asarray(rates), jnp.asarray(edges))
+    )
+    assert np.exp(off) == pytest.approx(kept, abs=5 * np.sqrt(kept * (1 - kept) / 4000))
+    held = np.asarray(jax.vmap(lambda k: bounded.sample(jnp.asarray(edges), key=k))(keys))[:, edges]
+    assert held.max() <= 4
+    assert scipy.stats.ks_2samp(held[:, 0], np.exp(drawn[(drawn < np.log(4.0)).all(1), 0])).pvalue > 1e-4
+    assert float(bounded.log_prob(jnp.asarray(10 * rates), jnp.asarray(edges))) == -np.inf
     with pytest.raises(ValueError, match="`spread`"):
         PooledRates(spread=0.0)
 
