@@ -27,7 +27,7 @@ def main(seed: int, steps: int, folder: Path) -> None:
         learning_rate=1e-3, prior=prior, noise=0.01,
     )  # fmt: skip
     began, used = time.perf_counter(), time.process_time()
-    fitted = model.fit(key=jr.key(seed), checkpoint=Path(".cache") / f"mjp-bilstm-{seed}-{steps}")
+    fitted = model.fit(prior, key=jr.key(seed), checkpoint=Path(".cache") / f"mjp-bilstm-{seed}-{steps}")
     assert fitted.report is not None
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     facts = {

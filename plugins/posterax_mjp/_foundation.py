@@ -42,7 +42,7 @@ class MJPFoundation(Estimator):
     - `noise`: the share of wrong labels; None to estimate it.
     - `edge_threshold`: jumps that the network finds less probable than this are left out of the polished model, where
       the data allow it; "ml" keeps all.
-    - `prior`: what it is trained on; by default `wide_prior()`.
+    - `prior`: what it was trained on, `wide_prior()` unless `fit` is given another; its rates' law polishes.
     - `encoder`: "pairs": summaries of the transitions, which hold what plain likelihood knows, and layers that add what
       the prior does; labels may be permuted, and there may be 2 to 8 states (more are flagged). "bilstm": the paper's
       network, for at most six states, which reads paths; its `width` is that of each direction.
@@ -96,17 +96,19 @@ class MJPFoundation(Estimator):
         return "distribution" if self.polish is None else "draws"
 
     def fit(
-        self, data: ProcessPrior | ExampleBatches | PathBatches | None = None, *, key: PRNGKeyArray,
+        self, data: ProcessPrior | ExampleBatches | PathBatches, *, key: PRNGKeyArray,
         checkpoint: str | os.PathLike | Checkpoint | None = None, progress: bool | None = None,
     ) -> "MJPFoundation":  # fmt: skip
         """A copy whose network is trained.
 
-        - `data`: another prior; or batches made before; by default processes of `prior` are simulated.
+        - `data`: the prior, of which processes are simulated; or batches made before, of processes of `prior`.
         - `checkpoint`, `progress`: as in `posterax.train`.
         """
         key = check_key(key, "MJPFoundation.fit")
+        if not isinstance(data, (ProcessPrior, ExampleBatches, PathBatches)):
+            raise TypeError(f"`data` must be a ProcessPrior such as `wide_prior()`; got {type(data).__name__}.")
         prior = data if isinstance(data, ProcessPrior) else self.prior
-        batches = data if isinstance(data, (ExampleBatches, PathBatches)) else self._simulated(prior, key=key)
+        batches = self._simulated(data, key=key) if isinstance(data, ProcessPrior) else data
         rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, self.num_steps // 20 + 1, self.num_steps)
         trained = train(
             self.untrained(key=key), RateLawLikelihood(), batches, num_steps=self.num_steps, key=named(key, "train"),
@@ -156,7 +158,9 @@ class MJPFoundation(Estimator):
     def law(self, panel: PanelData) -> RateLaw:
         """The network's law of the rates, in the data's units of time."""
         if self.network is None:
-            raise ValueError("This MJPFoundation has not been fitted: call `fit(key=...)`, or take `pretrained()`.")
+            raise ValueError(
+                "This MJPFoundation has not been fitted: call `fit(prior, key=...)` or `pretrained()`."
+            )
         found = _encoded(self.network, self.network.read(readable(panel), self.noise))
         return eqx.tree_at(lambda law: law.horizon, found, jnp.asarray(panel.horizon))
 

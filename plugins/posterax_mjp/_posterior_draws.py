@@ -16,6 +16,8 @@ from posterax._labels import Labels
 from ._fit import Posterior
 from ._knowledge import Knowledge
 
+_HALVINGS = 20
+
 
 def normal_draws(known: Knowledge, num: int, *, weighted: bool, key: PRNGKeyArray) -> Draws:
     """Of the normal law at the maximum; `weighted`: by the posterior over it."""
@@ -49,15 +51,24 @@ def nuts_draws(
         log_prior=_log_prior, log_likelihood=_log_likelihood, data=(whitened,), like={"z": jnp.zeros(len(mean))}
     )
     one, two = jr.split(key)
+    starts = _starts(whitened, jr.normal(one, (num_chains, len(mean))))
     found = posterax.sample(
         posterax.get("numpyro:nuts")(num_warmup=num_warmup), target, num_draws=num_draws, num_chains=num_chains,
-        key=two, init={"z": jr.normal(one, (num_chains, len(mean)))}, plan=Plan(precision=64), progress=progress,
+        key=two, init={"z": starts}, plan=Plan(precision=64), progress=progress,
     )  # fmt: skip
     z = jnp.asarray(found["z"]).reshape(-1, len(mean))
     flat = _told(known, jax.vmap(unravel)(jnp.asarray(mean) + z @ root.T))
     shape = (num_chains, found.num_draws)
     values = {name: np.asarray(value).reshape(*shape, *value.shape[1:]) for name, value in flat.items()}
     return found.replace(values=values, labels=_labels(known))
+
+
+def _starts(whitened: "_Whitened", z: Array) -> Array:
+    """These, drawn to the mode until the prior allows them."""
+    density = eqx.filter_jit(lambda w, z: jax.lax.map(lambda one: w.posterior.log_density(w.parameters(one)), z))
+    for _ in range(_HALVINGS):
+        z = jnp.where(jnp.isfinite(density(whitened, z))[:, None], z, z / 2)
+    return z
 
 
 class _Whitened(eqx.Module):

@@ -151,7 +151,7 @@ class MixedRates(RatePrior):
     """
 
     choices: tuple[RatePrior, ...] = (BetaRates(), LogUniformRates())
-    probs: tuple[float, ...] | None = None
+    probs: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         if self.probs is not None and (len(self.probs) != len(self.choices) or abs(sum(self.probs) - 1) > 1e-6):

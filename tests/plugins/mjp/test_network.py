@@ -224,7 +224,7 @@ def small_paths():
 
 @pytest.mark.slow
 def test_the_papers_network_is_trained():
-    fitted = small_paths().fit(key=jr.key(0), progress=False)
+    fitted = small_paths().fit(small_paths().prior, key=jr.key(0), progress=False)
     assert fitted.report["num_examples"] == 4 * 2 * 2
     assert fitted.report["losses"].shape == (4,)
     assert np.isfinite(np.asarray(fitted.law(three_states(6)[0]).mean)).all()
@@ -296,6 +296,8 @@ def test_data_that_a_network_cannot_read_are_refused(panel):
         pretrained().law(dataclasses.replace(panel, state=state, censored=np.ones((1, 6), bool)))
     with pytest.raises(TypeError, match="PanelData"):
         pretrained().infer(np.zeros((3, 4)))
+    with pytest.raises(TypeError, match="`data` must be a ProcessPrior"):
+        MJPFoundation().fit(panel, key=jr.key(0))
     with pytest.raises(ValueError, match="has not been fitted"):
         MJPFoundation().infer(panel)
     with pytest.raises(ValueError, match="`prior`"):
