@@ -2,7 +2,7 @@
 
 import numpy as np
 from _study import FULL, seeds, study
-from _timing import Figure, fresh, rows
+from _timing import Figure, fresh, rows, started
 
 _STATES = (2, 3, 4, 5, 6, 8)
 
@@ -53,10 +53,7 @@ def calibrated(num_states: int, number: int) -> dict[str, list]:
 @rows("nuts-mean", "nuts-sd", "sets-mean", "sets-edges")
 def posteriors():
     """Complete graphs against NUTS, few states against sums over all edge sets, all under the training prior."""
-    each = seeds(2, 8)
-    runs = {
-        k: study(f"mjp-nuts-{k}", each, lambda seed, k=k: fresh("mjp_prior", "beside_nuts", k, seed)) for k in _STATES
-    }
+    runs = _beside_nuts(seeds(1, 8))
     shift = [value for found in runs.values() for run in found for value in run["shift"]]
     ratio = [value for found in runs.values() for run in found for value in run["ratio"]]
     told = ", ".join(
@@ -85,6 +82,22 @@ def posteriors():
         "sets-edges",
         Figure(float(np.sqrt(np.mean(edges**2))), f"{edges.size} edges; largest {np.abs(edges).max():.3f}"),
     )
+
+
+def _beside_nuts(over: range) -> dict[int, list[dict]]:
+    """By number of states; two processes at a time."""
+    jobs = [(k, seed) for k in _STATES for seed in over]
+    runs: dict[int, list[dict]] = {k: [] for k in _STATES}
+    for first in range(0, len(jobs), 2):
+        waiting = [(k, started("mjp_prior", "kept_nuts", k, seed)) for k, seed in jobs[first : first + 2]]
+        for k, wait in waiting:
+            runs[k].append(wait())
+    return runs
+
+
+def kept_nuts(num_states: int, seed: int) -> dict:
+    """One seed of the study."""
+    return study(f"mjp-nuts-{num_states}", range(seed, seed + 1), lambda seed: beside_nuts(num_states, seed))[0]
 
 
 def seen(num_states: int, seed: int, complete: bool):
