@@ -101,18 +101,22 @@ def kept_nuts(num_states: int, seed: int) -> dict:
 
 
 def seen(num_states: int, seed: int, complete: bool):
+    """Snapshots without wrong labels; every sixth seed has the same of the six kinds of grids."""
     import dataclasses
 
     import jax.random as jr
-    from posterax_mjp import CompleteEdges, PanelData, wide_prior
+    from posterax_mjp import CompleteEdges, IrregularGrid, LabelFlips, PanelData, RegularGrid, wide_prior
+
+    grids = [*(RegularGrid(strides=(s,)) for s in (1, 2, 3, 4)), *(IrregularGrid(probs=(p,)) for p in (0.25, 0.5))]
 
     prior = wide_prior()
     drawn = dataclasses.replace(prior, edges=CompleteEdges()) if complete else prior
     one, two, three = jr.split(jr.fold_in(jr.key(77), 100 * num_states + seed), 3)
     process = drawn.sample(num_states, key=one)
     number = int(np.exp(np.random.default_rng(seed).uniform(np.log(10), np.log(300))))
-    times = np.linspace(0, 1, 50)
-    states = np.asarray(process.sample(times, number, key=two))
+    grid, none = grids[(num_states + seed) % len(grids)], LabelFlips((0.0,))
+    told = dataclasses.replace(prior, grid=grid, noise=none).observe(process, number, key=two)
+    states, times = np.where(told.seen, told.labels, -1), np.asarray(told.times, float)
     return PanelData.from_paths(states, times, num_states=num_states), process, prior, three
 
 
