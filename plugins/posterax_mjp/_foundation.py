@@ -158,9 +158,7 @@ class MJPFoundation(Estimator):
     def law(self, panel: PanelData) -> RateLaw:
         """The network's law of the rates, in the data's units of time."""
         if self.network is None:
-            raise ValueError(
-                "This MJPFoundation has not been fitted: call `fit(prior, key=...)` or `pretrained()`."
-            )
+            raise ValueError("This MJPFoundation has not been fitted: call `fit(prior, key=...)` or `pretrained()`.")
         found = _encoded(self.network, self.network.read(readable(panel), self.noise))
         return eqx.tree_at(lambda law: law.horizon, found, jnp.asarray(panel.horizon))
 
