@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,21 @@ from posterax import CheckpointError, load, save
 Model = TypeVar("Model")
 
 
-def weights_folder() -> Path:
-    """Where the shipped weights and their cards lie."""
-    return Path(str(resources.files("posterax_models") / "weights"))
+def weights_folder(package: str = "posterax_models") -> Path:
+    """Where the weights that a package ships lie, and their cards."""
+    return Path(str(resources.files(package) / "weights"))
+
+
+def read_card(package: str, names: Sequence[str], name: str) -> dict[str, Any]:
+    """The card of one of a package's weights; raises `ValueError` where it is none of `names`."""
+    check_name(names, name)
+    return json.loads((weights_folder(package) / f"{name}.json").read_text())
+
+
+def check_name(names: Sequence[str], name: str) -> None:
+    """Raises `ValueError` for a name that is none of these."""
+    if name not in names:
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, names))}; got {name!r}.")
 
 
 def write_weights(path: Path, model: Any, card: dict[str, Any], *, dtype: Any = np.float16) -> None:

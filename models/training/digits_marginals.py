@@ -11,8 +11,8 @@ from pathlib import Path
 import jax.random as jr
 import numpy as np
 from posterax_marginalization import MarginalizationModel, SelfConsistency
-from posterax_marginalization._pretrained import architectures_of, weights_folder
-from posterax_models._weights import write_weights
+from posterax_marginalization._pretrained import architectures_of
+from posterax_models._weights import weights_folder, write_weights
 from sklearn.datasets import load_digits
 
 SIZE, NUM_LEARNED = 64, 1497
@@ -74,4 +74,4 @@ def main(seed: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else weights_folder())
+    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else weights_folder("posterax_marginalization"))

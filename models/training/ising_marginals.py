@@ -10,9 +10,9 @@ from pathlib import Path
 
 import jax.random as jr
 from posterax_marginalization import DetailedBalance, Energy, MarginalizationModel
-from posterax_marginalization._pretrained import architectures_of, weights_folder
+from posterax_marginalization._pretrained import architectures_of
 from posterax_models import IsingLattice
-from posterax_models._weights import write_weights
+from posterax_models._weights import weights_folder, write_weights
 
 SIDE = 10
 SETTINGS = {f"ising-10x10-{seed}": (0.2, 0.2, seed, 1500) for seed in range(3)}
@@ -61,4 +61,4 @@ def main(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else weights_folder())
+    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else weights_folder("posterax_marginalization"))

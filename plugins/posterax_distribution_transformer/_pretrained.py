@@ -1,12 +1,10 @@
 """Estimators that come trained: files and cards in the package, nothing downloaded."""
 
 import functools
-import json
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from posterax import load
+from posterax_models._weights import check_name, read_card, weights_folder
 
 from ._estimator import DistributionTransformer
 
@@ -18,11 +16,6 @@ PRETRAINED = (
     "normal-variance",
     "quantum-parameter",
 )
-
-
-def weights_folder() -> Path:
-    """Where files and cards lie."""
-    return Path(str(resources.files("posterax_distribution_transformer") / "weights"))
 
 
 @functools.cache
@@ -38,16 +31,10 @@ def pretrained(name: str) -> DistributionTransformer:
 
     Raises `ValueError` for another name. `card(name)` tells how it was trained and how good it is.
     """
-    _check(name)
-    return load(weights_folder() / f"{name}.posterax")
+    check_name(PRETRAINED, name)
+    return load(weights_folder("posterax_distribution_transformer") / f"{name}.posterax")
 
 
 def card(name: str) -> dict[str, Any]:
     """How a pretrained estimator came about: problem, settings, seed, device, versions, scores, SHA-256 of its file."""
-    _check(name)
-    return json.loads((weights_folder() / f"{name}.json").read_text())
-
-
-def _check(name: str) -> None:
-    if name not in PRETRAINED:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, PRETRAINED))}; got {name!r}.")
+    return read_card("posterax_distribution_transformer", PRETRAINED, name)

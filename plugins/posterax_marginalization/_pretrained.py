@@ -1,15 +1,12 @@
 """Models that come trained: files and cards in the package, nothing downloaded."""
 
 import functools
-import json
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jax.random as jr
 import numpy as np
 from posterax_models import IsingLattice
-from posterax_models._weights import read_weights
+from posterax_models._weights import read_card, read_weights, weights_folder
 
 from ._architectures import Architecture, Dense, Lattice
 from ._columns import Columns
@@ -23,11 +20,6 @@ PRETRAINED = (
     *("digits-0", "digits-1", "digits-2"),
     *("ising-10x10-0", "ising-10x10-1", "ising-10x10-2", "ising-10x10-critical"),
 )
-
-
-def weights_folder() -> Path:
-    """Where files and cards lie."""
-    return Path(str(resources.files("posterax_marginalization") / "weights"))
 
 
 @functools.cache
@@ -46,19 +38,19 @@ def pretrained(name: str) -> MarginalizationModel:
         law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
         energy = Energy(law.log_weight, values)
     kinds = architectures_of(facts)
+    skeleton = Marginals.init(values, *kinds, key=jr.key(0))
+    file = weights_folder("posterax_marginalization") / f"{name}.posterax"
     return MarginalizationModel(
         *kinds, num_steps=facts["steps"], columns=Columns.of_integers(values), energy=energy,
         report={"scores": facts["scores"]},
-        model=read_weights(weights_folder() / f"{name}.posterax", Marginals.init(values, *kinds, key=jr.key(0))),
+        model=read_weights(file, skeleton),
         support=Support(np.array(facts["least"]), np.array(facts.get("seen", values_of(values)), bool)),
     )  # fmt: skip
 
 
 def card(name: str) -> dict[str, Any]:
     """How a pretrained model came about: law, settings, seed, device, versions, scores, SHA-256 of its file."""
-    if name not in PRETRAINED:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, PRETRAINED))}; got {name!r}.")
-    return json.loads((weights_folder() / f"{name}.json").read_text())
+    return read_card("posterax_marginalization", PRETRAINED, name)
 
 
 def architectures_of(facts: dict[str, Any]) -> tuple[Architecture, Architecture]:

@@ -20,10 +20,14 @@ _NONE = 1e-15  # in place of a rate of 0, per horizon, where logarithms are need
 
 def law_draws(law: RateLaw, panel: PanelData, num: int, *, key: PRNGKeyArray) -> Draws:
     """Draws of "rates", `(k, k)`, of a network's law."""
-    labels = Labels({"rates": ("from", "to")}, {"from": panel.states, "to": panel.states})
     rates = np.asarray(law.sample(key, (num,))["rates"], float)
-    draws = Draws(values={"rates": rates[None]}, stats={}, labels=labels)
+    draws = Draws(values={"rates": rates[None]}, stats={}, labels=matrix_labels(panel.states))
     return draws.recorded("infer", component="mjp:mjp-foundation", num_draws=num, corrected=False)
+
+
+def matrix_labels(states: tuple[str, ...]) -> Labels:
+    """Of draws of "rates", `(k, k)`."""
+    return Labels({"rates": ("from", "to")}, {"from": states, "to": states})
 
 
 def corrected_draws(

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from posterax import Draws, check_key
-from posterax._labels import Labels
 from posterax._precision import precision
 
-from ._correction import Joint
+from ._correction import Joint, matrix_labels
+from ._fit import information, log_densities, maximise
 from ._panel import PanelData, as_panel
 from ._panel_summaries import readable
 from ._prior import ProcessPrior
@@ -50,9 +51,9 @@ def over_edge_sets(
             rates.append(one)
             logs.append(weights)
     log_weights = np.concatenate(logs)
-    labels = Labels({"rates": ("from", "to")}, {"from": panel.states, "to": panel.states})
     draws = Draws(
-        values={"rates": np.concatenate(rates)[None]}, stats={}, labels=labels, log_weights=log_weights[None],
+        values={"rates": np.concatenate(rates)[None]}, stats={}, labels=matrix_labels(panel.states),
+        log_weights=log_weights[None],
         log_evidence=np.array([np.logaddexp.reduce(log_weights) - np.log(num_draws)]),
     )  # fmt: skip
     return draws.recorded("over_edge_sets", num_draws=num_draws, num_edge_sets=len(logs))
@@ -70,41 +71,31 @@ def _draws_of(
     joint: Joint, edges: Bool[np.ndarray, "k k"], panel: PanelData, num: int, key: PRNGKeyArray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rates and log weights; absent edges have standard normal numbers in their place, which cost nothing."""
-    from scipy.optimize import minimize
-
     start, end = np.nonzero(~np.eye(len(edges), dtype=bool))
-    there = jnp.asarray(edges[start, end])
+    density = _OnEdges(joint, jnp.asarray(edges[start, end]))
     begin = joint.prior.rates.inside(crude_rates(panel, len(edges)) * panel.horizon) / panel.horizon
     vector = np.where(edges, np.log(np.maximum(begin, _MARGIN)), 0.0)[start, end]
-
-    def negative(vector):
-        value, slope = _value_and_slope(joint, there, jnp.asarray(vector))
-        value, slope = float(value), np.asarray(slope, float)
-        return (-value, -slope) if np.isfinite(value) and np.isfinite(slope).all() else (1e10, 0 * slope)
-
-    mode = minimize(negative, vector, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    curvature = -np.asarray(_hessian(joint, there, jnp.asarray(mode)), float)
-    values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+    mode, unravel = ravel_pytree(maximise(density, jnp.asarray(vector), 500).parameters)
+    values, vectors = np.linalg.eigh(information(density, unravel, mode))
     root = vectors / np.sqrt(np.maximum(values, 0.05))
     drawn = np.asarray(jr.t(key, _FREEDOM, (num, len(mode))), float)
     proposal = jax.scipy.stats.t.logpdf(drawn, _FREEDOM).sum(1) - np.log(np.abs(np.linalg.det(root)))
-    vectors = mode + drawn @ root.T
-    logs = np.asarray(_values(joint, there, jnp.asarray(vectors)) - proposal, float)
+    vectors = np.asarray(mode, float) + drawn @ root.T
+    logs = np.asarray(log_densities(density, unravel, jnp.asarray(vectors)) - proposal, float)
     rates = np.zeros((num, *edges.shape))
     rates[:, start, end] = np.where(edges[start, end], np.exp(vectors), 0.0)
     return rates, np.where(np.isfinite(logs), logs, -np.inf)
 
 
-def _log_density(joint: Joint, there: Bool[Array, " E"], vector: Float[Array, " E"]) -> Float[Array, ""]:
-    spare = jnp.sum(jnp.where(there, 0.0, jax.scipy.stats.norm.logpdf(vector)))
-    return joint.log_density_of_edges(jnp.where(there, jnp.exp(vector), 0.0)) + vector @ there + spare
+class _OnEdges(eqx.Module):
+    """The joint density of the logarithms of rates, of which those that are not `there` are spare."""
 
+    joint: Joint
+    there: Bool[Array, " E"]
 
-_value_and_slope = eqx.filter_jit(lambda j, t, v: jax.value_and_grad(_log_density, argnums=2)(j, t, v))
-_values = eqx.filter_jit(lambda j, t, v: jax.lax.map(lambda one: _log_density(j, t, one), v))
-
-
-@eqx.filter_jit
-def _hessian(joint: Joint, there: Array, vector: Array) -> Array:
-    slope = jax.grad(_log_density, argnums=2)
-    return jax.lax.map(lambda e: jax.jvp(lambda v: slope(joint, there, v), (vector,), (e,))[1], jnp.eye(len(vector)))
+    def log_density(self, vector: Float[Array, " E"]) -> Float[Array, ""]:
+        """At a vector."""
+        spare = jnp.sum(jnp.where(self.there, 0.0, jax.scipy.stats.norm.logpdf(vector)))
+        return (
+            self.joint.log_density_of_edges(jnp.where(self.there, jnp.exp(vector), 0.0)) + vector @ self.there + spare
+        )

@@ -1,7 +1,7 @@
 """Maxima of likelihoods and posteriors, and the curvature there."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -71,24 +71,44 @@ def _log_law_prior(logs: Array) -> Array:
 class Maximum(NamedTuple):
     """Where a log density is largest: `parameters`, `value`, and how it was found."""
 
-    parameters: Parameters
+    parameters: Any
     value: float
     num_evaluations: int
     converged: bool
 
 
-@eqx.filter_jit
-def _value_and_gradient(posterior: Posterior, unravel: Any, vector: Array) -> tuple[Array, Array]:
-    return jax.value_and_grad(lambda v: posterior.log_density(unravel(v)))(vector)
+class Density(Protocol):
+    """What can be maximised: a module, so that functions of it are compiled once."""
+
+    def log_density(self, parameters: Any, /) -> Float[Array, ""]:
+        """At unconstrained parameters."""
+        ...
 
 
 @eqx.filter_jit
-def _hessian(posterior: Posterior, unravel: Any, vector: Array) -> Array:
-    gradient = jax.grad(lambda v: posterior.log_density(unravel(v)))
+def _value_and_gradient(density: Density, unravel: Any, vector: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda v: density.log_density(unravel(v)))(vector)
+
+
+@eqx.filter_jit
+def _hessian(density: Density, unravel: Any, vector: Array) -> Array:
+    gradient = jax.grad(lambda v: density.log_density(unravel(v)))
     return jax.lax.map(lambda e: jax.jvp(gradient, (vector,), (e,))[1], jnp.eye(len(vector)))
 
 
-def maximise(posterior: Posterior, start: Parameters, max_steps: int) -> Maximum:
+@eqx.filter_jit
+def log_densities(density: Density, unravel: Any, vectors: Float[Array, "n P"]) -> Float[Array, " n"]:
+    """At rows of flat parameters, one by one."""
+    return jax.lax.map(lambda v: density.log_density(unravel(v)), vectors)
+
+
+def information(density: Density, unravel: Any, vector: Float[Array, " P"]) -> Float[np.ndarray, "P P"]:
+    """Minus the second derivatives at flat parameters."""
+    found = -np.asarray(_hessian(density, unravel, vector), float)
+    return (found + found.T) / 2
+
+
+def maximise(density: Density, start: Any, max_steps: int) -> Maximum:
     """By L-BFGS, from one start, in double precision."""
     from scipy.optimize import minimize
 
@@ -98,7 +118,7 @@ def maximise(posterior: Posterior, start: Parameters, max_steps: int) -> Maximum
     def negative(vector: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal count, highest
         count += 1
-        value, gradient = _value_and_gradient(posterior, unravel, jnp.asarray(vector))
+        value, gradient = _value_and_gradient(density, unravel, jnp.asarray(vector))
         value, gradient = float(value), np.asarray(gradient, float)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             return (_WORST if highest == -np.inf else 1e3 - highest), np.zeros_like(vector)
@@ -128,14 +148,13 @@ def covariance(posterior: Posterior, parameters: Parameters) -> tuple[np.ndarray
     Those are rates that have gone to 0, and directions in which the density hardly changes: their rows are 0.
     """
     vector, unravel = ravel_pytree(parameters)
-    information = -np.asarray(_hessian(posterior, unravel, vector), float)
-    information = (information + information.T) / 2
+    curvature = information(posterior, unravel, vector)
     fixed = np.array(ravel_pytree(_vanished(posterior, parameters))[0], bool)
-    found = np.zeros_like(information)
+    found = np.zeros_like(curvature)
     while not fixed.all():
         free = np.flatnonzero(~fixed)
-        scale = np.sqrt(np.maximum(np.diag(information)[free], 1e-12))
-        values, vectors = np.linalg.eigh(information[np.ix_(free, free)] / np.outer(scale, scale))
+        scale = np.sqrt(np.maximum(np.diag(curvature)[free], 1e-12))
+        values, vectors = np.linalg.eigh(curvature[np.ix_(free, free)] / np.outer(scale, scale))
         weak = values < _WEAK
         if not weak.any():
             found[np.ix_(free, free)] = (vectors / values) @ vectors.T / np.outer(scale, scale)

@@ -148,23 +148,31 @@ class MJPFoundation(Estimator):
         if prior is not None:
             raise ValueError("`prior` is what the network was trained on: train another one, or polish with it.")
         panel = as_panel(observed, "observed")
-        for flag in self.flags(panel):
+        law = self.law(panel)
+        for flag in self._flags(panel, law):
             warnings.warn(f"Outside of what the network was trained on: {flag}.", PosteraxWarning, stacklevel=2)
         if self.polish is None:
-            return self.law(panel)
+            return law
         key = check_key(key, "MJPFoundation.infer")
-        return self.polished(panel, key=named(key, "fit")).infer(key=named(key, "draw"))
+        return self._polished(panel, law, key=named(key, "fit")).infer(key=named(key, "draw"))
 
     def law(self, panel: PanelData) -> RateLaw:
         """The network's law of the rates, in the data's units of time."""
+        return self._law(readable(panel))
+
+    def _law(self, panel: PanelData) -> RateLaw:
+        """The same, of rows whose state is known."""
         if self.network is None:
             raise ValueError("This MJPFoundation has not been fitted: call `fit(prior, key=...)` or `pretrained()`.")
-        found = _encoded(self.network, self.network.read(readable(panel), self.noise))
+        found = _encoded(self.network, self.network.read(panel, self.noise))
         return eqx.tree_at(lambda law: law.horizon, found, jnp.asarray(panel.horizon))
 
     def polished(self, panel: PanelData, *, key: PRNGKeyArray) -> MJPLikelihood:
         """The likelihood's fit, begun where the network is; `polish` None counts as "map"."""
-        law, method = self.law(panel), self.polish or "map"
+        return self._polished(panel, self.law(panel), key=key)
+
+    def _polished(self, panel: PanelData, law: RateLaw, *, key: PRNGKeyArray) -> MJPLikelihood:
+        method = self.polish or "map"
         emission = TrueLabels() if self.noise == 0 else FlippedLabels(self.noise)
         edges = np.asarray(law.edge_probs) >= (0.0 if method == "ml" else self.edge_threshold)
         edges = _possible(edges & ~np.eye(len(edges), dtype=bool), panel, self.noise == 0)
@@ -182,18 +190,21 @@ class MJPFoundation(Estimator):
         """
         key = check_key(key, "MJPFoundation.draws")
         panel = readable(as_panel(panel, "panel"))
-        law = self.law(panel)
         if corrected and self.noise is None:
             raise ValueError("`corrected` needs the share of wrong labels: set `noise`, or `corrected=False`.")
+        law = self._law(panel)
         with precision(64):
             law = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), law)
-            if self.noise is None or not corrected:
-                return law_draws(law, panel, num_draws, key=key)
-            return corrected_draws(law, panel, self.prior, self.noise, num_draws, key=key)
+            if corrected and self.noise is not None:
+                return corrected_draws(law, panel, self.prior, self.noise, num_draws, key=key)
+            return law_draws(law, panel, num_draws, key=key)
 
     def flags(self, panel: PanelData) -> list[str]:
         """What lies outside of what the network was trained on, in words; none if all is well."""
-        law, found = self.law(panel), []
+        return self._flags(panel, self.law(panel))
+
+    def _flags(self, panel: PanelData, law: RateLaw) -> list[str]:
+        found = []
         if panel.num_states > max(self.num_states):
             found.append(f"{panel.num_states} states; it knows at most {max(self.num_states)}")
         fastest, most = float(jnp.max(law.mean)) * panel.horizon, min(self.prior.rates.bounds[1], _FASTEST)

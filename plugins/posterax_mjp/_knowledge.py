@@ -77,10 +77,6 @@ class Knowledge(eqx.Module):
         vector, unravel = ravel_pytree(self.parameters)
         return np.asarray(vector, float), unravel
 
-    def place(self, name: Any) -> int:
-        """The place of a state, by its name; raises `ValueError` where there is none."""
-        return place_of(self.states, name)
-
     def likelihood_of(self, panel: PanelData) -> Likelihood:
         """The same model for other data, row by row; raises `ValueError` where states or covariates are others."""
         if panel.covariate_names != self.covariate_names:

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from posterax import Draws, Plan, Target
 from posterax._labels import Labels
 
-from ._fit import Posterior
+from ._fit import Posterior, log_densities
 from ._knowledge import Knowledge
 
 _HALVINGS = 20
@@ -31,7 +31,7 @@ def normal_draws(known: Knowledge, num: int, *, weighted: bool, key: PRNGKeyArra
         values={name: np.asarray(value)[None] for name, value in named.items()}, stats={}, labels=_labels(known)
     )
     if weighted:
-        target = _log_densities(known.posterior, unravel, vectors)
+        target = log_densities(known.posterior, unravel, vectors)
         logs = np.asarray(target + 0.5 * jnp.sum(noise**2, -1), float)
         root_log = 0.5 * np.sum(np.log(2 * np.pi * values[values > 0]))
         draws = draws.replace(log_weights=logs[None], log_density=np.asarray(target)[None],
@@ -86,11 +86,6 @@ class _Whitened(eqx.Module):
 @eqx.filter_jit
 def _told(known: Knowledge, parameters: Any) -> dict[str, Array]:
     return jax.vmap(known.told)(parameters)
-
-
-@eqx.filter_jit
-def _log_densities(posterior: Posterior, unravel: Any, vectors: Array) -> Array:
-    return jax.lax.map(lambda v: posterior.log_density(unravel(v)), vectors)
 
 
 def _log_prior(values: Any, whitened: _Whitened) -> Array:

@@ -2,24 +2,16 @@
 
 import dataclasses
 import functools
-import json
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jax.random as jr
-from posterax_models._weights import read_weights
+from posterax_models._weights import read_card, read_weights, weights_folder
 
 from ._foundation import MJPFoundation
 from ._prior import ProcessPrior
 from ._prior_grids import LabelFlips
 
 PRETRAINED = ("pairs", "bilstm")
-
-
-def weights_folder() -> Path:
-    """Where files and cards lie."""
-    return Path(str(resources.files("posterax_mjp") / "weights"))
 
 
 def pretrained(name: str = "pairs", **settings: Any) -> MJPFoundation:
@@ -40,9 +32,7 @@ def pretrained(name: str = "pairs", **settings: Any) -> MJPFoundation:
 
 def card(name: str = "pairs") -> dict[str, Any]:
     """How a network came about: prior, settings, seed, device, versions, scores, SHA-256 of its file."""
-    if name not in PRETRAINED:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, PRETRAINED))}; got {name!r}.")
-    return json.loads((weights_folder() / f"{name}.json").read_text())
+    return read_card("posterax_mjp", PRETRAINED, name)
 
 
 def untrained_as(facts: dict[str, Any]) -> MJPFoundation:
@@ -57,7 +47,7 @@ def untrained_as(facts: dict[str, Any]) -> MJPFoundation:
 def _read(name: str) -> MJPFoundation:
     facts = card(name)
     model = untrained_as(facts)
-    network = read_weights(weights_folder() / f"{name}.posterax", model.untrained(key=jr.key(0)))
+    network = read_weights(weights_folder("posterax_mjp") / f"{name}.posterax", model.untrained(key=jr.key(0)))
     return dataclasses.replace(model, network=network, report={"scores": facts["scores"]})
 
 

@@ -56,17 +56,16 @@ def posteriors():
     runs = _beside_nuts(seeds(1, 8))
     shift = [value for found in runs.values() for run in found for value in run["shift"]]
     ratio = [value for found in runs.values() for run in found for value in run["ratio"]]
-    told = ", ".join(
-        f"{k} states {np.median([v for run in found for v in run['shift']]):.2f}" for k, found in runs.items()
-    )
-    yield "nuts-mean", Figure(float(np.median(shift)), f"distances of the means in NUTS's sd, medians: {told}")
-    told = ", ".join(
-        f"{k} states {np.median([v for run in found for v in run['ratio']]):.2f}" for k, found in runs.items()
-    )
-    yield (
-        "nuts-sd",
-        Figure(float(abs(np.median(ratio) - 1)), f"sd over NUTS's, medians: {told}; all {np.median(ratio):.3f}"),
-    )
+    told = {
+        name: ", ".join(
+            f"{k} states {np.median([v for run in of_k for v in run[name]]):.2f}" for k, of_k in runs.items()
+        )
+        for name in ("shift", "ratio")
+    }
+    text = f"distances of the means in NUTS's sd, medians: {told['shift']}"
+    yield "nuts-mean", Figure(float(np.median(shift)), text)
+    text = f"sd over NUTS's, medians: {told['ratio']}; all {np.median(ratio):.3f}"
+    yield "nuts-sd", Figure(float(abs(np.median(ratio) - 1)), text)
     sums = {
         k: study(f"mjp-sets-{k}", range(1), lambda _, k=k: fresh("mjp_prior", "beside_sums", k, 20))[0] for k in (2, 3)
     }

@@ -29,8 +29,8 @@ from posterax_distribution_transformer import (
     pretrained,
 )
 from posterax_distribution_transformer._fusion import BearingRange
-from posterax_distribution_transformer._pretrained import weights_folder
 from posterax_distribution_transformer._scores import score
+from posterax_models._weights import weights_folder
 
 EXPERIMENTS = {
     "normal-variance": NormalVariance,
@@ -45,7 +45,7 @@ EXPERIMENTS = {
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_file_is_the_one_that_the_card_describes(name):
     told = card(name)
-    content = (weights_folder() / f"{name}.posterax").read_bytes()
+    content = (weights_folder("posterax_distribution_transformer") / f"{name}.posterax").read_bytes()
     assert hashlib.sha256(content).hexdigest() == told["sha256"]
     assert len(content) < 5_000_000
     assert told["data"] == "simulated from the experiment; nothing else"

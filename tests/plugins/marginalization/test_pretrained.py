@@ -8,13 +8,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 from posterax_marginalization import PRETRAINED, Energy, Lattice, MarginalizationModel, card, pretrained
-from posterax_marginalization._pretrained import weights_folder
 from posterax_models import IsingLattice, SubsetMarginals, assignments
+from posterax_models._weights import weights_folder
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_files_are_those_of_their_cards(name):
-    facts, file = card(name), weights_folder() / f"{name}.posterax"
+    facts, file = card(name), weights_folder("posterax_marginalization") / f"{name}.posterax"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == facts["sha256"]
     assert file.stat().st_size < 3e6
     assert facts["name"] == name

@@ -31,8 +31,9 @@ from posterax_mjp import (
     wide_prior,
 )
 from posterax_mjp._path_encoder import PathEncoder
-from posterax_mjp._pretrained import PRETRAINED, weights_folder
+from posterax_mjp._pretrained import PRETRAINED
 from posterax_models import FlashingRatchet
+from posterax_models._weights import weights_folder
 
 TIMES = np.linspace(0.0, 2.5, 50)
 RATCHET = FlashingRatchet()
@@ -333,7 +334,7 @@ def test_settings_out_of_range_are_named(settings, word):
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_files_are_those_of_their_cards(name):
-    facts, file = card(name), weights_folder() / f"{name}.posterax"
+    facts, file = card(name), weights_folder("posterax_mjp") / f"{name}.posterax"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == facts["sha256"]
     assert file.stat().st_size < 1e6
     assert {"data", "seed", "num_steps", "versions", "trained_on", "processor_seconds", "scores"} <= set(facts)
