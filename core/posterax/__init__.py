@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ._stages import Resample as Resample
     from ._stages import Reweight as Reweight
     from ._stages import Sample as Sample
+    from ._study import study as study
     from ._target import Target as Target
     from ._train import Batches as Batches
     from ._train import Trained as Trained
@@ -81,6 +82,7 @@ _HOMES = {
     "_sampler": ("PopulationSampler", "Sampler"),
     "_save": ("load", "save"),
     "_stages": ("Always", "Draw", "EssBelow", "Infer", "Move", "Resample", "Reweight", "Sample"),
+    "_study": ("study",),
     "_target": ("Target",),
     "_train": ("Batches", "Trained", "train"),
     "_version": ("__version__",),

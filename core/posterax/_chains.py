@@ -16,6 +16,7 @@ from ._check import describe
 from ._checkpoint import Checkpoint, Store
 from ._draws import Draws, Result
 from ._errors import CheckpointError, PosteraxWarning, SamplingError
+from ._hosts import on_host, several
 from ._identity import identity_of, record_of
 from ._keys import named, numbered
 from ._loop import Chunk, Outcome, records
@@ -85,7 +86,7 @@ def warm(sampler, target, *, num_chains, key, init, plan, progress) -> PyTree:
     )  # fmt: skip
     if outcome.interrupted:
         raise KeyboardInterrupt(f"Interrupted in step {outcome.step} of {sampler.num_warmup} warm-up steps.")
-    return outcome.state
+    return on_host(outcome.state) if several() else outcome.state
 
 
 def _loop(sampler, target, stop, *, num_chains, key, init, plan, checkpoint, progress) -> Outcome:

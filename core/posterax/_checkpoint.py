@@ -4,7 +4,7 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from jaxtyping import PyTree
 
 from . import _files
 from ._errors import CheckpointError
+from ._hosts import agreed, first, on_host, wait
+from ._structure import decode, encode
 from ._tree import by_name
 
 _STATE = "state.posterax"
@@ -112,14 +114,15 @@ class Store:
 
     def save(self, state: PyTree, step: int, rows: list[PyTree], *, last: bool, facts: Mapping | None = None) -> None:
         """Write a checkpoint, if one is due or this is the `last`; `rows` are all records of this process so far."""
-        if not last and time.monotonic() - self._last < self._checkpoint.every:
+        if not agreed(last or time.monotonic() - self._last >= self._checkpoint.every):
             return
+        state = on_host(state)
         fresh = rows[self._written :]
         count = sum(jax.tree.leaves(chunk)[0].shape[0] for chunk in fresh if jax.tree.leaves(chunk))
         if count:
             joined = jax.tree.map(lambda *parts: np.concatenate(parts), *fresh)
             file = self._folder / _stretch(step - count, step)
-            _files.write(file, {"kind": f"{self._kind} records"}, by_name(joined))
+            self._write(file, {"kind": f"{self._kind} records"}, by_name(joined))
             self._stretches = [*self._stretches, [step - count, step]]
         header = {
             "kind": self._kind,
@@ -128,8 +131,29 @@ class Store:
             "facts": dict(facts or {}),
             **self._identity,
         }
-        _files.write(self._folder / _STATE, header, {name: np.asarray(leaf) for name, leaf in by_name(state).items()})
+        self._write(self._folder / _STATE, header, by_name(state))
+        wait("checkpoint")
         self._written, self._last = len(rows), time.monotonic()
+
+    def add(self, name: str, part: PyTree) -> None:
+        """Keep one part of a run whose parts are made in any order."""
+        structure, arrays = encode(part)
+        header = {"kind": f"{self._kind} part", "structure": structure, **self._identity}
+        self._write(self._folder / f"part-{name}.posterax", header, arrays)
+
+    def parts(self) -> Iterator[tuple[str, PyTree]]:
+        """Names and contents of what `add` has kept; raises `CheckpointError` where it is of another run."""
+        for path in sorted(self._folder.glob("part-*.posterax")):
+            if self._checkpoint.resume == "never":
+                raise CheckpointError(f"{self._folder} holds a run already. Choose another folder, or delete it.")
+            header, arrays = _files.read(path, kind=f"{self._kind} part")
+            self._compare(header)
+            yield path.stem.removeprefix("part-"), decode(header["structure"], arrays)
+
+    def _write(self, path: Path, header: Mapping, leaves: Mapping[str, np.ndarray]) -> None:
+        """By one process: the folder is one that all of them see."""
+        if first():
+            _files.write(path, header, leaves)
 
     def _compare(self, header: dict) -> None:
         here, there = self._identity["identity"], header["identity"]

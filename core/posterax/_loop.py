@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._errors import CheckpointError
+from ._hosts import agreed, on_host
 from ._progress import Progress
 
 CHUNK_SECONDS = 0.5
@@ -79,12 +80,12 @@ def run(
             chunk = jax.block_until_ready(advance(outcome.state, outcome.step, outcome.step + length))
             reached = int(chunk.stop)
             made = reached - outcome.step
-            rows = jax.tree.map(lambda leaf: np.array(leaf[:made]), jax.tree.map(np.asarray, chunk.rows))  # noqa: B023
+            rows = jax.tree.map(lambda leaf: np.array(leaf[:made]), on_host(chunk.rows))  # noqa: B023
             finished = bool(chunk.finished) or reached == stop
             # One assignment: an interrupt falls before it or after it, never between state and records.
             outcome = Outcome(chunk.state, reached, [*outcome.rows, rows], finished, False)
             if not first:  # the first chunk's time is the compiler's
-                size = _next_size(made, time.perf_counter() - began)
+                size = agreed(_next_size(made, time.perf_counter() - began))
             first = False
             well = healthy is None or healthy(rows)
             if commit is not None:

@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from ._chains import on_values, stats_of
 from ._checkpoint import Store
 from ._draws import Draws
+from ._hosts import on_host, several
 from ._identity import identity_of
 from ._keys import named, numbered
 from ._loop import Chunk
@@ -49,7 +50,7 @@ def move(sampler, target, draws: Draws, steps: int, run, *, key: PRNGKeyArray):
         outcome = run_loop(advance, state, start=step, stop=steps, progress=bar, commit=commit)
     if outcome.interrupted:
         raise KeyboardInterrupt(f"Interrupted in step {outcome.step} of {steps} of Move.")
-    state, info = outcome.state
+    state, info = on_host(outcome.state) if several() else outcome.state
     positions = jax.vmap(sampler.position)(state)
     values, log_density = on_values(target, jax.tree.map(lambda leaf: leaf[None], positions))
     unflatten = lambda leaf: np.array(leaf).reshape(*shape, *np.shape(leaf)[1:])  # noqa: E731

@@ -1,11 +1,14 @@
 """Plan: where a run computes and in which precision."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ._hosts import put
 
 AXIS = "chain"
 
@@ -16,7 +19,12 @@ class Plan(eqx.Module):
     Chains of one device run together under `jax.vmap`; over several devices they are divided evenly, each device with a
     loop of its own (`jax.shard_map`), so that none waits for the slowest chain of another.
 
-    - `devices`: None for the default device, a number of devices, or the devices themselves.
+    - `devices`: None for the default device, a number of devices, or the devices themselves. After
+      `jax.distributed.initialize()` those of all processes count, and each process gets the whole result.
+    - `divide`: what is divided over the devices. "chains": chains, populations, draws that are moved, cases of a study,
+      rows of training batches. "particles": the particles of each population, for populations too large for one device.
+      Devices then talk to each other in every step, and sums are taken in another order than on one device: the bits
+      differ from those of one device, the law does not.
     - `precision`: 32 or 64 bits for the whole run, None for what JAX is set to. Data handed over as NumPy arrays keep
       their digits.
 
@@ -25,8 +33,12 @@ class Plan(eqx.Module):
 
     devices: tuple[Any, ...] | None = eqx.field(static=True)
     precision: int | None = eqx.field(static=True)
+    divide: Literal["chains", "particles"] = eqx.field(static=True)
 
-    def __init__(self, devices: int | Sequence[Any] | None = None, precision: int | None = None):
+    def __init__(
+        self, devices: int | Sequence[Any] | None = None, precision: int | None = None,
+        divide: Literal["chains", "particles"] = "chains",
+    ):  # fmt: skip
         if precision not in {None, 32, 64}:
             raise ValueError(f"`precision` must be 32, 64 or None; got {precision!r}.")
         if isinstance(devices, int):
@@ -37,8 +49,11 @@ class Plan(eqx.Module):
                     f"XLA_FLAGS=--xla_force_host_platform_device_count={max(devices, 1)} before Python starts."
                 )
             devices = available[:devices]
+        if divide not in ("chains", "particles"):
+            raise ValueError(f'`divide` must be "chains" or "particles"; got {divide!r}.')
         self.devices = None if devices is None else tuple(devices)
         self.precision = precision
+        self.divide = divide
 
     @property
     def num_devices(self) -> int:
@@ -74,11 +89,35 @@ class Plan(eqx.Module):
             check_vma=False,  # NumPyro's `cond`s do not type-check under it
         )
 
+    @property
+    def divides_particles(self) -> bool:
+        """Whether a population lies on several devices."""
+        return self.devices is not None and self.divide == "particles"
+
     def place(self, tree):
         """`tree` with its leading axis divided over the devices."""
+        return self._put(tree, PartitionSpec(AXIS))
+
+    def copy(self, tree):
+        """`tree`, whole on each device."""
+        return self._put(tree, PartitionSpec())
+
+    def _put(self, tree, spec: PartitionSpec):
         if self.devices is None:
             return tree
-        return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec(AXIS)))
+        return put(tree, NamedSharding(self._mesh(), spec))
+
+    def spread(self, tree, num: int, axis: int = 0):
+        """Inside of a compiled function: arrays with `num` entries along `axis` divided there, others as they are."""
+        if self.devices is None:
+            return tree
+        sharding = NamedSharding(self._mesh(), PartitionSpec(*[None] * axis, AXIS))
+
+        def one(leaf):
+            divided = jnp.ndim(leaf) > axis and leaf.shape[axis] == num
+            return jax.lax.with_sharding_constraint(leaf, sharding) if divided else leaf
+
+        return jax.tree.map(one, tree)
 
     def _mesh(self) -> Mesh:
         assert self.devices is not None
@@ -87,4 +126,5 @@ class Plan(eqx.Module):
     def describe(self) -> dict:
         """The plan as plain data."""
         platform = jax.default_backend() if self.devices is None else self.devices[0].platform
-        return {"devices": None if self.devices is None else len(self.devices), "platform": platform}
+        told = {"devices": None if self.devices is None else len(self.devices), "platform": platform}
+        return {**told, "divide": self.divide} if self.divides_particles else told

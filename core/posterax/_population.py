@@ -13,10 +13,12 @@ from ._chains import on_values, stats_of
 from ._checkpoint import Store
 from ._draws import Draws
 from ._errors import SamplingError
+from ._hosts import on_host
 from ._identity import identity_of, record_of
 from ._keys import named, numbered
 from ._loop import Chunk, records
 from ._loop import run as run_loop
+from ._plan import Plan
 from ._progress import Progress
 from ._sampler import PopulationSampler
 from ._tree import require_same, strengthen
@@ -24,8 +26,15 @@ from ._tree import require_same, strengthen
 
 def run(sampler, target, *, num_chains, key, plan, checkpoint, progress, throw) -> Draws:
     """`num_chains` independent populations, as Draws; see `posterax.sample`."""
-    plan.check_divides(num_chains, "num_chains")
-    keys = plan.place(numbered(named(key, "chains"), num_chains))
+    keys = numbered(named(key, "chains"), num_chains)
+    if plan.divides_particles:
+        shape = eqx.filter_eval_shape(_begin, sampler, target, keys, Plan())
+        plan.check_divides(_size(sampler, shape), "number of particles")
+        placed = plan.copy
+    else:
+        plan.check_divides(num_chains, "num_chains")
+        placed = plan.place
+    keys = placed(keys)
     state, step, rows, store = None, 0, [], None
     if checkpoint is not None:
         store = Store(checkpoint, "population", identity_of(sampler, target, key, num_chains), plan)
@@ -33,7 +42,7 @@ def run(sampler, target, *, num_chains, key, plan, checkpoint, progress, throw) 
         row = eqx.filter_eval_shape(_rows, sampler, target, shapes, keys)
         if (found := store.load((shapes, row))) is not None:
             state, step, rows, _ = found
-            state = plan.place(state)
+            state = placed(state)
     state = _begin(sampler, target, keys, plan) if state is None else state
 
     def commit(state, step, fresh, last):
@@ -55,7 +64,7 @@ def run(sampler, target, *, num_chains, key, plan, checkpoint, progress, throw) 
 
 def finished(sampler, target, populations, stats, key, plan, throw) -> Draws:
     """Draws from stacked populations (positions, log-weights, log evidence or None)."""
-    positions, log_weights, log_evidence = jax.tree.map(np.asarray, populations)
+    positions, log_weights, log_evidence = on_host(populations)
     name = type(sampler).__name__
     if hasattr(target, "density"):
         values, log_density = on_values(target, positions)
@@ -91,9 +100,25 @@ def _begin(sampler, target, keys, plan):
 
     def local(keys, arrays):
         sampler, target = eqx.combine(arrays, static)
-        return strengthen(jax.vmap(lambda k: sampler.init(target, key=named(k, "init")))(keys))
+        state = strengthen(jax.vmap(lambda k: sampler.init(target, key=named(k, "init")))(keys))
+        return _spread(sampler, state, plan)
 
-    return plan.shard(local, (0, None), 0)(keys, arrays)
+    return _shard(plan, local, (0, None), 0)(keys, arrays)
+
+
+def _size(sampler, state) -> int:
+    """How many particles a population has."""
+    return jax.eval_shape(jax.vmap(lambda one: sampler.population(one)[1]), state).shape[1]
+
+
+def _spread(sampler, state, plan: Plan):
+    """Stacked populations, their particles divided over the devices where the plan says so."""
+    return plan.spread(state, _size(sampler, state), axis=1) if plan.divides_particles else state
+
+
+def _shard(plan: Plan, function, in_axes, out_axes):
+    """Whole populations divided over the devices; where particles are, the compiler divides the work."""
+    return function if plan.divides_particles else plan.shard(function, in_axes, out_axes)
 
 
 def _first(sampler, target, keys, plan) -> list[dict]:
@@ -104,7 +129,7 @@ def _first(sampler, target, keys, plan) -> list[dict]:
     if type(sampler).first_info is PopulationSampler.first_info:
         return []
     told = _first_info(sampler, _begin(sampler, target, keys, plan))
-    return [{name: np.asarray(leaf)[None] for name, leaf in told.items()}]
+    return [{name: leaf[None] for name, leaf in on_host(told).items()}]
 
 
 @eqx.filter_jit
@@ -136,6 +161,7 @@ def _advance(sampler, target, keys, plan, state, start, stop) -> Chunk:
         def body(carry):
             step, state, room = carry
             state, row = _each(partial(one, step), state, keys)
+            state = _spread(sampler, state, plan)
             return step + 1, state, jax.tree.map(lambda r, new: r.at[step - start].set(new), room, row)
 
         def go_on(carry):
@@ -147,7 +173,7 @@ def _advance(sampler, target, keys, plan, state, start, stop) -> Chunk:
         step, state, room = jax.lax.while_loop(go_on, body, (start, state, room))
         return state, room, step[None], jnp.all(jax.vmap(sampler.done)(state))[None]
 
-    sharded = plan.shard(local, (0, 0, None, None, None), (0, 1, 0, 0))
+    sharded = _shard(plan, local, (0, 0, None, None, None), (0, 1, 0, 0))
     state, rows, steps, done = sharded(state, keys, arrays, start, stop)
     return Chunk(state, rows, jnp.max(steps), jnp.all(done))
 

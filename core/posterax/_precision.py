@@ -182,7 +182,8 @@ def _cache_key(leaves: list, treedef):
             return np.ndarray, leaf.shape, leaf.dtype, leaf.tobytes()
         return type(leaf), repr(leaf) if isinstance(leaf, (float, complex)) else leaf  # 0.0 == -0.0
 
-    key = treedef, tuple(map(one, leaves)), tuple(getattr(jax.config, name) for name in _SETTINGS)
+    settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
+    key = treedef, tuple(map(one, leaves)), settings, jax.sharding.get_abstract_mesh()  # of a `shard_map` around it
     try:
         hash(key)
     except TypeError:

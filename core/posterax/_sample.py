@@ -77,6 +77,8 @@ def sample(
             f"`sampler` must be a Sampler or a PopulationSampler; got {_kind(sampler)}. "
             "`posterax.get(name)` gives the class; call it with its settings."
         )
+    if plan.divides_particles:
+        raise ValueError(f'`plan` divides particles; {type(sampler).__name__} has none. Leave `divide="chains"`.')
     num_draws = 1000 if num_draws is None else num_draws
     _positive(num_draws, "num_draws")
     runner = _host.chains if sampler.host else _chains.run
@@ -134,7 +136,7 @@ def merged(plan: Plan, component: Any) -> Plan:
     if component.precision is None or plan.precision == component.precision:
         return plan
     if plan.precision is None:
-        return Plan(plan.devices, component.precision)
+        return Plan(plan.devices, component.precision, plan.divide)
     raise ValueError(
         f"{type(component).__name__} needs {component.precision} bits; `plan` has {plan.precision}. Leave it out there."
     )

@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._check import describe, problems
 from ._errors import TargetError
+from ._hosts import on_host
 from ._keys import named
 from ._plan import Plan
 from ._tree import strengthen
@@ -38,8 +39,8 @@ def starts(
     if shape_only:
         return eqx.filter_eval_shape(_begin, sampler, target, chain_keys, positions, plan)[0]
     states, position, value, finite = _begin(sampler, target, chain_keys, positions, plan)
-    if not np.all(finite):
-        raise TargetError(_no_start(target, position, np.asarray(value), np.asarray(finite), init is None, key))
+    if not np.all(finite := on_host(finite)):
+        raise TargetError(_no_start(target, on_host(position), on_host(value), finite, init is None, key))
     return states
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._checkpoint import Checkpoint, Store, as_checkpoint
 from ._errors import CheckpointError, TrainingError
+from ._hosts import on_host
 from ._identity import component_name, identity_of
 from ._keys import check_key, describe_key, named, restore_key
 from ._loop import Chunk, Outcome, records
@@ -112,7 +113,9 @@ def train(
     - `optimiser`: from optax; Adam at 1e-3 by default. Make it once: a new one compiles anew.
     - `trainable`: which leaves are: a function of a leaf, or a PyTree of booleans like the model.
     - `max_skipped`: how many steps may be skipped because loss or gradient were not finite before training fails.
-    - `plan`, `checkpoint`, `progress`, `throw`: as in `sample`. One device as yet.
+    - `plan`: several devices divide the rows of each batch, that is, all arrays whose leading axis is as long as that
+      of the first; the model is on each. Sums are then taken in another order than on one device.
+    - `checkpoint`, `progress`, `throw`: as in `sample`.
 
     Ctrl-C returns the model as far as it came; `.result_code` says so.
 
@@ -124,8 +127,6 @@ def train(
         raise TypeError(f"`objective` must be an Objective; got {type(objective).__name__}.")
     if not isinstance(num_steps, int) or num_steps < 1:
         raise ValueError(f"`num_steps` must be an integer, at least 1; got {num_steps!r}.")
-    if plan.num_devices > 1:
-        raise ValueError(f"`plan` has {plan.num_devices} devices; train uses one. Leave `devices` out.")
     if not callable(data) and any(np.size(leaf) == 0 for leaf in jax.tree.leaves(data)):
         raise ValueError("`data` holds an empty array. Training needs at least one row.")
     optimiser = _default_optimiser() if optimiser is None else optimiser
@@ -133,7 +134,7 @@ def train(
     bits = plan.precision or objective.precision
     with precision(bits):
         runner = functools.partial(_run, model, objective, data, num_steps, key, optimiser, trainable, max_skipped)
-        return runner(Plan(precision=bits), where, progress, throw)
+        return runner(Plan(plan.devices, bits), where, progress, throw)
 
 
 @functools.cache
@@ -145,7 +146,9 @@ def _run(model, objective, data, num_steps, key, optimiser, trainable, max_skipp
     learned, fixed = eqx.partition(model, trainable)
     if not jax.tree.leaves(learned):
         raise ValueError("`model` has no trainable array. Look at `trainable`; by default, arrays of floats are.")
-    state = _begin(learned, fixed, objective, data, optimiser, key)
+    if plan.num_devices > 1:
+        _check_rows(_rows_of_a_batch(data, key), plan)
+    state = plan.copy(_begin(learned, fixed, objective, data, optimiser, key))
     store, step, rows = None, 0, []
     if checkpoint is not None:
         identity = {
@@ -154,16 +157,17 @@ def _run(model, objective, data, num_steps, key, optimiser, trainable, max_skipp
             "optimiser": fingerprint(optimiser),
         }
         store = Store(checkpoint, "train", identity, plan)
-        row = eqx.filter_eval_shape(_step, fixed, objective, data, optimiser, key, state, jnp.asarray(0))[1]
+        row = eqx.filter_eval_shape(_step, fixed, objective, data, optimiser, Plan(), key, state, jnp.asarray(0))[1]
         if (found := store.load((state, row))) is not None:
             state, step, rows, _ = found
+            state = plan.copy(state)
 
     def commit(state, step, fresh, last):
         if store is not None:
             store.save(state, step, fresh, last=last)
 
     def advance(state, start, stop):
-        return _advance(fixed, objective, data, optimiser, key, state, jnp.asarray(start), jnp.asarray(stop))
+        return _advance(fixed, objective, data, optimiser, plan, key, state, jnp.asarray(start), jnp.asarray(stop))
 
     finish = functools.partial(_finish, fixed, objective, key, rows)
     with Progress(progress, num_steps, f"Training by {type(objective).__name__}") as bar:
@@ -210,14 +214,20 @@ def _finish(fixed, objective, key, earlier: list, outcome: Outcome) -> Trained:
     losses = joined.pop("loss")
     record = {"step": "train", "component": component_name(objective), "key": describe_key(key), "steps": outcome.step}
     return Trained(
-        model=eqx.combine(outcome.state.trainable, fixed),
+        model=eqx.combine(_local(outcome.state.trainable), fixed),
         losses=losses,
         metrics=joined,
         num_skipped=skipped,
-        objective_state=outcome.state.objective,
+        objective_state=_local(outcome.state.objective),
         result_code="interrupted" if outcome.interrupted else "successful",
         history=(record,),
     )
+
+
+def _local(tree: PyTree) -> PyTree:
+    """Arrays that lie on several devices, brought to the default one, where whatever comes next computes."""
+    many = lambda leaf: isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1  # noqa: E731
+    return jax.tree.map(lambda leaf: jnp.asarray(on_host(leaf)) if many(leaf) else leaf, tree)
 
 
 @eqx.filter_jit
@@ -239,8 +249,30 @@ def _batch(data, order, step: Array, key) -> tuple[Any, Array | None]:
     return data, order
 
 
-def _step(fixed, objective, data, optimiser, key, state: _State, step: Array) -> tuple[_State, dict[str, Array]]:
+def _rows_of_a_batch(data, key) -> int:
+    if isinstance(data, Batches):
+        return data.size
+    shapes = eqx.filter_eval_shape(data, key) if isinstance(data, Callable) else data
+    return _length(shapes)
+
+
+def _check_rows(num: int, plan: Plan) -> None:
+    if num == 0:
+        raise ValueError(
+            f"`plan` has {plan.num_devices} devices, and `data` no rows to divide: the objective makes its own. Leave "
+            "`devices` out."
+        )
+    plan.check_divides(num, "rows of a batch")
+
+
+def _length(batch: Any) -> int:
+    """Of the leading axis of the first array that has one; 0 where there is none."""
+    return next((np.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if np.ndim(leaf)), 0)
+
+
+def _step(fixed, objective, data, optimiser, plan, key, state: _State, step: Array) -> tuple[_State, dict[str, Array]]:
     batch, order = _batch(data, state.order, step, key)
+    batch = plan.spread(batch, _length(batch))
 
     @eqx.filter_value_and_grad(has_aux=True)
     def loss(learned):
@@ -263,8 +295,8 @@ def _step(fixed, objective, data, optimiser, key, state: _State, step: Array) ->
 
 
 @eqx.filter_jit
-def _advance(fixed, objective, data, optimiser, key, state, start, stop) -> Chunk:
-    one = functools.partial(_step, fixed, objective, data, optimiser, key)
+def _advance(fixed, objective, data, optimiser, plan, key, state, start, stop) -> Chunk:
+    one = functools.partial(_step, fixed, objective, data, optimiser, plan, key)
 
     def body(step, carry):
         state, room = carry
