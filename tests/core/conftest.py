@@ -5,6 +5,8 @@ from textwrap import dedent
 import pytest
 from posterax import _registry
 
+sys.path.insert(0, str(Path(__file__).parent))  # jobs that tests run in other processes are imported by name
+
 
 class Site:
     """A folder on the path into which plugins are installed as pip would leave them."""

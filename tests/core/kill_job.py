@@ -1,14 +1,15 @@
-"""Runs that are killed: `python kill_job.py KIND FOLDER CHUNK DELAY` runs one with checkpoints, in small steps.
+"""Runs that are killed: `python kill_job.py KIND FOLDER CHUNK DELAY SIGNAL` runs one with checkpoints, in small steps.
 
-`make(kind)` gives a function of a checkpoint (or None) that runs it whole. The child gets its SIGKILL, from a thread of
-its own, DELAY seconds after chunk CHUNK has begun: a killer in another process may find no core free until the run has
-ended.
+`make(kind)` gives a function of a checkpoint (or None) that runs it whole. The child gets its SIGKILL, or SIGINT twice,
+from a thread of its own, DELAY seconds after chunk CHUNK (or case, or text) has begun: a killer in another process may
+find no core free until the run has ended.
 """
 
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -25,6 +26,7 @@ from posterax import (
     Infer,
     Move,
     Objective,
+    Plan,
     Resample,
     Reweight,
     Sample,
@@ -32,14 +34,18 @@ from posterax import (
     _chains,
     _loop,
     _move,
+    _study,
     _train,
     sample,
+    study,
     train,
 )
 from posterax_numpyro import HMC, NUTS
+from posterax_particles.language import AtString, CallableModel, CallableReward, Reasoning, StepFilter, solve
 
 CHUNK = 8
-CHUNKS = {"sample": 50, "train": 50, "pipeline": 50}
+CHUNKS = {"sample": 50, "train": 50, "pipeline": 50, "study": 50, "fits": 50, "language": 50}  # how often `tick` comes
+tick = lambda: None  # noqa: E731  (called when a chunk, a case or a text begins)
 
 
 def log_density(x, data):
@@ -76,7 +82,37 @@ class Wide(Estimator):
         return dist.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2))
 
 
+def simulate(number, *, key):
+    draws = jr.normal(key, (20,)) + number
+    return {"mean": draws.mean(), "sd": draws.std()}
+
+
+def fit(number, *, key):
+    tick()
+    rng = np.random.default_rng(np.asarray(jr.key_data(key)).tolist())
+    x, y = rng.normal(size=(2, 30))
+    return {"slope": float(x @ y / (x @ x)), "number": number}
+
+
+def write(prefix, seed):
+    tick()
+    return f"{np.random.default_rng(seed).choice(['heads', 'tails', 'edge'])}\n"
+
+
+def judge(prefix):
+    return (1 + prefix.text.count("heads")) / (2 + len(prefix))
+
+
 def make(kind):
+    if kind == "study":
+        return lambda where: study(simulate, CHUNK * CHUNKS[kind], key=jr.key(4), on=Plan(), checkpoint=where)
+    if kind == "fits":
+        return lambda where: study(fit, CHUNKS[kind], key=jr.key(5), checkpoint=where)
+    if kind == "language":
+        problem = Reasoning("Toss.", CallableModel(write), CallableReward(judge), end=AtString("\n"), max_steps=10)
+        return lambda where: solve(
+            StepFilter(5), problem, key=jr.key(6), checkpoint=None if where is None else f"{where.folder}/replies.jsonl"
+        )
     if kind == "sample":
         steps = CHUNK * CHUNKS[kind]
         return lambda where: sample(
@@ -103,26 +139,42 @@ def make(kind):
     return lambda where: pipeline.run(key=jr.key(3), checkpoint=where)
 
 
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt():
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.001)
+
+
 def main():
     kind, folder, instant, delay = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    killer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
-    begun = 0
-    original = _loop.run
+    killer = threading.Timer(delay, interrupt if sys.argv[5] == "SIGINT" else kill)
+    begun, original = 0, _loop.run
+
+    def begin():
+        nonlocal begun
+        begun += 1
+        if begun == instant:
+            killer.start()
 
     def run(advance, state, **options):
         def counted(state, start, stop):
-            nonlocal begun
-            begun += 1
-            if begun == instant:
-                killer.start()
+            begin()
             return advance(state, start, stop)
 
         return original(counted, state, **options)
 
     _loop._FIRST_CHUNK = CHUNK
     _loop._next_size = lambda made, seconds: CHUNK
-    for module in (_chains, _move, _train):
+    for module in (_chains, _move, _study, _train):
         module.run_loop = run
+    global tick
+    tick = begin
+    if kind == "language":
+        (folder / "run").mkdir(exist_ok=True)
     make(kind)(Checkpoint(str(folder / "run"), every=0.0))
     killer.join()  # a run that ends within the delay is killed at its end
 

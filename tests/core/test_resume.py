@@ -1,88 +1,17 @@
-import functools
-import importlib.util
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import kill_job
 import numpy as np
 import optax
 import pytest
-from posterax import Checkpoint, CheckpointError, Plan, Target, _checkpoint, _files, sample, save, train
+from posterax import Checkpoint, CheckpointError, Plan, Target, _checkpoint, sample, save, train
 from posterax_numpyro import HMC, NUTS
-
-_SPEC = importlib.util.spec_from_file_location("kill_job", Path(__file__).with_name("kill_job.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-kill_job = importlib.util.module_from_spec(_SPEC)
-sys.modules["kill_job"] = kill_job
-_SPEC.loader.exec_module(kill_job)
 
 # Short warm-ups make transitions diverge now and then; resuming is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::posterax.PosteraxWarning")
-
-
-def group(item):
-    """Workers take the killed runs of a kind together, apart from the rest of the file: they share the whole run."""
-    return f"{item.path} {getattr(item, 'callspec', None) and item.callspec.params.get('kind')}"
-
-
-# SIGKILL at instants uniform over the run
-
-
-def everything(result, folder, name):
-    """All bytes of a result: arrays, history, and the next key."""
-    arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(_leaves(result))}
-    _files.write(folder / name, {"history": list(result.history)}, arrays)
-    return (folder / name).read_bytes() + np.asarray(jr.key_data(result.next_key)).tobytes()
-
-
-def _leaves(result):
-    import jax
-
-    return [leaf for leaf in jax.tree.leaves(result) if eqx.is_array(leaf)]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """All bytes of the whole run of a kind, made when it is first asked for."""
-    folder = tmp_path_factory.mktemp("whole")
-    return functools.cache(lambda kind: everything(kill_job.make(kind)(None), folder, kind))
-
-
-def kill_and_resume(kind, instants, folder, uninterrupted):
-    """Let one run after the other be killed at the given chunks; how many left a checkpoint behind."""
-    with_checkpoint = 0
-    for number, instant in enumerate(instants):
-        place = folder / f"{kind}-{number}"
-        place.mkdir()
-        delay = np.random.default_rng(instant).uniform(0, 0.01)
-        command = [sys.executable, kill_job.__file__, kind, str(place), str(instant), str(delay)]
-        assert subprocess.run(command, timeout=600).returncode == -signal.SIGKILL
-        with_checkpoint += any((place / "run").rglob("*.posterax"))
-        resumed = kill_job.make(kind)(Checkpoint(str(place / "run")))
-        assert everything(resumed, place, "resumed") == uninterrupted(kind), f"{kind} killed after chunk {instant}"
-    return with_checkpoint
-
-
-def instants(kind, num, seed):
-    return np.random.default_rng(seed).integers(1, kill_job.CHUNKS[kind] - 2, size=num).tolist()
-
-
-@pytest.mark.parametrize("kind", list(kill_job.CHUNKS))
-def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path, uninterrupted):
-    kill_and_resume(kind, instants(kind, 1, seed=1), tmp_path, uninterrupted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", list(kill_job.CHUNKS))
-def test_twenty_killed_runs_resume_to_the_same_bytes(kind, tmp_path, uninterrupted):
-    assert kill_and_resume(kind, instants(kind, 20, seed=2), tmp_path, uninterrupted) >= 15
-
 
 # What may be resumed, and what may not
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posterax import PosteraxError
+from posterax import CheckpointError, PosteraxError
 
 from ._ledger import Ledger
 from ._model import LanguageModel
@@ -17,6 +17,7 @@ from ._prefix import Prefix, Step, spelt
 from ._reward import Reward
 
 Record = dict[str, Any]
+_NAME = ("kind", "prefix", "seed", "occurrence")
 _SPENT = ("tokens", "prompt_tokens", "requests", "reward_calls", "reward_requests", "retries")
 
 
@@ -55,13 +56,19 @@ class Recorder:
         self.records += records
         if self.path is None or not records:
             return
-        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        lines = "".join(json.dumps({**record, "sha256": _digest(record)}) + "\n" for record in records).encode()
         try:
-            while lines:
-                lines = lines[os.write(file, lines) :]
-        finally:
-            os.close(file)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                while lines:
+                    lines = lines[os.write(file, lines) :]
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise CheckpointError(
+                f"Could not write {self.path}: {error.strerror or error}. Replies until now are there; free some "
+                "space, or choose another folder, and run again."
+            ) from error
 
 
 class Replayed:
@@ -74,7 +81,7 @@ class Replayed:
 
     def __init__(self, source: str | os.PathLike | Iterable[Record]):
         records = _read(Path(source))[0] if isinstance(source, (str, os.PathLike)) else list(source)
-        self._found = {(each["kind"], each["prefix"], each["seed"], each["occurrence"]): each for each in records}
+        self._found = {name_of(each): each for each in records}
 
     def model(self) -> LanguageModel:
         """The recorded model, from the beginning."""
@@ -99,13 +106,24 @@ class Replayed:
                     f"that it is asked for; there are {len(self._found)} records). Replay the recorded problem with "
                     "the same key, method and settings, or record anew."
                 )
-            for spent, amount in record.get("spent", {}).items():
-                setattr(ledger.spent, spent, getattr(ledger.spent, spent) + amount)
             found.append(record)
+        booked(found, ledger)
         return found
 
 
-class _Names:
+def name_of(record: Record) -> tuple:
+    """What a reply is known by."""
+    return tuple(record[part] for part in _NAME)
+
+
+def booked(records: Iterable[Record], ledger: Ledger) -> None:
+    """Books what replies had cost."""
+    for record in records:
+        for spent, amount in record.get("spent", {}).items():
+            setattr(ledger.spent, spent, getattr(ledger.spent, spent) + amount)
+
+
+class Names:
     """Names of replies: each time that the same is asked gets one of its own."""
 
     def __init__(self, kind: str):
@@ -121,7 +139,7 @@ class _Names:
         return names
 
 
-class _Meter:
+class Meter:
     """A ledger for one call, of which the real one is told in the end whatever happens."""
 
     def __init__(self, ledger: Ledger):
@@ -144,16 +162,16 @@ class _Meter:
 
 class _RecordedModel(LanguageModel):
     def __init__(self, model: LanguageModel, recorder: Recorder):
-        self._model, self._recorder, self._names = model, recorder, _Names("step")
+        self._model, self._recorder, self._names = model, recorder, Names("step")
 
     def __repr__(self):
         return f"Recorded({self._model!r})"
 
     async def propose(self, prefixes, *, end, max_tokens, seeds, ledger):
         names = self._names(prefixes, seeds)
-        with _Meter(ledger) as meter:
+        with Meter(ledger) as meter:
             steps = await self._model.propose(prefixes, end=end, max_tokens=max_tokens, seeds=seeds, ledger=meter.own)
-            self._recorder.add(_records(names, [{"step": asdict(step)} for step in steps], meter.spent()))
+            self._recorder.add(records_of(names, [{"step": asdict(step)} for step in steps], meter.spent()))
         return steps
 
     async def aclose(self):
@@ -162,7 +180,7 @@ class _RecordedModel(LanguageModel):
 
 class _RecordedReward(Reward):
     def __init__(self, reward: Reward, recorder: Recorder):
-        self._reward, self._recorder, self._names = reward, recorder, _Names("score")
+        self._reward, self._recorder, self._names = reward, recorder, Names("score")
         self.scale = reward.scale
 
     def __repr__(self):
@@ -170,10 +188,10 @@ class _RecordedReward(Reward):
 
     async def score(self, prefixes, *, ledger):
         names = self._names(prefixes, [None] * len(prefixes))
-        with _Meter(ledger) as meter:
+        with Meter(ledger) as meter:
             scores = await self._reward.score(prefixes, ledger=meter.own)
             answers = [{"score": score, "scale": self.scale} for score in scores]
-            self._recorder.add(_records(names, answers, meter.spent()))
+            self._recorder.add(records_of(names, answers, meter.spent()))
         return scores
 
     async def aclose(self):
@@ -182,32 +200,37 @@ class _RecordedReward(Reward):
 
 class _ReplayedModel(LanguageModel):
     def __init__(self, replayed: Replayed):
-        self._replayed, self._names = replayed, _Names("step")
+        self._replayed, self._names = replayed, Names("step")
 
     async def propose(self, prefixes, *, end, max_tokens, seeds, ledger):
         del end, max_tokens
         records = self._replayed.find(self._names(prefixes, seeds), ledger, prefixes)
-        return [_step(record["step"]) for record in records]
+        return [step_of(record["step"]) for record in records]
 
 
 class _ReplayedReward(Reward):
     def __init__(self, replayed: Replayed):
-        self._replayed, self._names, self.scale = replayed, _Names("score"), replayed.scale()
+        self._replayed, self._names, self.scale = replayed, Names("score"), replayed.scale()
 
     async def score(self, prefixes, *, ledger):
         names = self._names(prefixes, [None] * len(prefixes))
         return [record["score"] for record in self._replayed.find(names, ledger, prefixes)]
 
 
-def _records(names: Sequence[tuple], answers: Sequence[Record], spent: Mapping[str, int]) -> list[Record]:
-    keys = ("kind", "prefix", "seed", "occurrence")
-    records = [{**dict(zip(keys, name, strict=True)), **answer} for name, answer in zip(names, answers, strict=True)]
+def records_of(names: Sequence[tuple], answers: Sequence[Record], spent: Mapping[str, int]) -> list[Record]:
+    """Replies that came together: the first one has what they cost, and how many they are."""
+    records = [{**dict(zip(_NAME, name, strict=True)), **answer} for name, answer in zip(names, answers, strict=True)]
     if records:
-        records[0]["spent"] = dict(spent)
+        records[0] |= {"spent": dict(spent), "batch": len(records)}
     return records
 
 
-def _step(record: Record) -> Step:
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def step_of(record: Record) -> Step:
+    """The step that was written."""
     ids = record["token_ids"]
     token_ids = None if ids is None else tuple(ids)
     return Step(**{**record, "token_ids": token_ids, "tool_calls": tuple(record["tool_calls"])})
@@ -221,8 +244,8 @@ def _read(path: Path) -> tuple[list[Record], int]:
     for number, line in enumerate(content[:size].splitlines(), 1):
         try:
             record = json.loads(line)
-            complete = {"kind", "prefix", "seed", "occurrence"} <= set(record)
-        except (ValueError, TypeError):
+            complete = set(_NAME) <= set(record) and record.pop("sha256") == _digest(record)
+        except (ValueError, TypeError, KeyError):
             complete = False
         if not complete:
             raise ReplayError(f"{path}, line {number}, is no record of `Recorder`: the file was altered.")

@@ -1,5 +1,6 @@
 """solve(): one problem, one method, one budget; answer, particles, trace and accounts."""
 
+import os
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ._method import StepMethod, words
 from ._population import Population, figures
 from ._prefix import Prefix
 from ._reasoning import Reasoning
+from ._resume import resumed
 
 _NO_BUDGET = Budget()
 _ARGMAX = ArgMax()
@@ -87,6 +89,7 @@ def solve(
     key: PRNGKeyArray,
     budget: Budget = _NO_BUDGET,
     choose: Selector = _ARGMAX,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Solution:
     """Runs a method on a problem until all answers are complete or a limit of the budget is reached.
 
@@ -96,15 +99,21 @@ def solve(
     - `key`: a JAX random key; from it come the seeds for the language model and all choices.
     - `budget`: limits, see `Budget`. A run that has reached one gives what it has found until then.
     - `choose`: `ArgMax()`, `Sample()`, `Majority()` or `WeightedVote()`: whose answer is given.
+    - `checkpoint`: a file to which every reply is added as soon as it has come. After a kill the same call takes from
+      it what was answered before, asks again only for what was under way, and ends as if nothing had happened.
 
     Raises `ValueError` for a method that asks for more particles than the budget allows, and for a budget that does not
-    reach for one token of each particle; what models and rewards raise passes through.
+    reach for one token of each particle, `CheckpointError` for a file of another run; what models and rewards raise
+    passes through.
     """
     if not isinstance(method, StepMethod):
         raise TypeError(f"`method` must be a StepMethod, such as StepFilter(8); got {method!r}.")
     if not isinstance(choose, Selector):
         raise TypeError(f"`choose` must be a Selector, such as ArgMax(); got {choose!r}.")
-    return run(_solved(method, problem, check_key(key, "solve"), budget, choose))
+    key = check_key(key, "solve")
+    if checkpoint is not None:
+        problem = resumed(problem, method, words(key), checkpoint)
+    return run(_solved(method, problem, key, budget, choose))
 
 
 async def _solved(method, problem, key, budget, choose) -> Solution:

@@ -8,6 +8,7 @@ import sys
 import jax.random as jr
 import numpy as np
 import pytest
+from posterax import CheckpointError
 from posterax_particles.language import (
     AtString,
     Budget,
@@ -177,3 +178,60 @@ def test_scores_are_plain_numbers(tmp_path):
     recorder = Recorder(tmp_path / "run.jsonl")
     reward = recorder.reward(CallableReward(lambda prefix: np.float32(0.25)))
     assert finished(reward, reward.score([START], ledger=Ledger())) == [0.25]
+
+
+# A run that goes on after its process was killed
+
+
+def toss(prefix, seed):
+    rng = np.random.default_rng(seed)
+    return f"{rng.choice(['heads', 'tails'])}\n"
+
+
+def judge(prefix):
+    return (1 + prefix.text.count("heads")) / (2 + len(prefix))
+
+
+def tossed(path, *, write=toss, particles=6, key=3, steps=5):
+    problem = Reasoning("Toss.", CallableModel(write), CallableReward(judge), end=AtString("\n"), max_steps=steps)
+    told = solve(StepFilter(particles), problem, key=jr.key(key), checkpoint=path).as_dict()
+    del told["spent"]["seconds"]
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize("calls", [1, 3, 6, 7, 20, 29])
+def test_a_run_that_broke_goes_on_and_asks_only_for_what_it_lacks(tmp_path, calls):
+    whole, asked = tossed(None), []
+
+    def breaks(prefix, seed):
+        asked.append(seed)
+        if len(asked) == calls:
+            raise ZeroDivisionError
+        return toss(prefix, seed)
+
+    with pytest.raises(ZeroDivisionError):
+        tossed(tmp_path / "run.jsonl", write=breaks)
+    assert tossed(tmp_path / "run.jsonl", write=breaks) == whole
+    assert len(asked) == 30 + 1 + (calls - 1) % 6  # only the batch that was under way is written again
+    assert tossed(tmp_path / "run.jsonl", write=breaks) == whole
+    assert len(asked) == 31 + (calls - 1) % 6
+
+
+def test_a_file_may_end_anywhere(tmp_path):
+    path = tmp_path / "run.jsonl"
+    whole = tossed(path)
+    content = path.read_bytes()
+    for size in np.random.default_rng(0).integers(0, len(content), 20):
+        path.write_bytes(content[:size])
+        assert tossed(path) == whole
+
+
+def test_the_file_of_another_run_is_refused(tmp_path):
+    tossed(tmp_path / "run.jsonl")
+    for change in ({"particles": 5}, {"key": 4}, {"steps": 6}):
+        with pytest.raises(CheckpointError, match="holds another run: its method, problem or key differ"):
+            tossed(tmp_path / "run.jsonl", **change)
+    recorder = Recorder(tmp_path / "other.jsonl")
+    run(recorder.model(CallableModel(toss)).propose([START], end=AtString(), max_tokens=9, seeds=[1], ledger=Ledger()))
+    with pytest.raises(CheckpointError, match="holds replies of no run of `solve`"):
+        tossed(tmp_path / "other.jsonl")
