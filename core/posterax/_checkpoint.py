@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import operator
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -100,6 +101,10 @@ class Store:
         if self._checkpoint.resume == "never":
             raise CheckpointError(f"{self._folder} holds a run already. Choose another folder, or delete it.")
         header, leaves = _files.read(path, kind=self._kind)
+        with _files.well_formed(path):
+            return self._restored(path, header, leaves, like)
+
+    def _restored(self, path: Path, header: dict, leaves: Mapping[str, np.ndarray], like: PyTree):
         self._compare(header)
         state_like, row_like = like
         state = restore(state_like, leaves, path)
@@ -110,7 +115,10 @@ class Store:
             _, records = _files.read(file, kind=f"{self._kind} records")
             row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((stop - start, *leaf.shape), leaf.dtype), row_like)  # noqa: B023
             rows.append(jax.tree.map(np.asarray, restore(row, records, file, on_host=True)))
-        return state, header["step"], rows, header["facts"]
+        step = operator.index(header["step"])
+        if self._stretches and self._stretches[-1][1] != step:
+            raise ValueError(f"records until step {self._stretches[-1][1]}, the state of step {step}")
+        return state, step, rows, dict(header["facts"])
 
     def save(self, state: PyTree, step: int, rows: list[PyTree], *, last: bool, facts: Mapping | None = None) -> None:
         """Write a checkpoint, if one is due or this is the `last`; `rows` are all records of this process so far."""
@@ -147,8 +155,10 @@ class Store:
             if self._checkpoint.resume == "never":
                 raise CheckpointError(f"{self._folder} holds a run already. Choose another folder, or delete it.")
             header, arrays = _files.read(path, kind=f"{self._kind} part")
-            self._compare(header)
-            yield path.stem.removeprefix("part-"), decode(header["structure"], arrays)
+            with _files.well_formed(path):
+                self._compare(header)
+                found = decode(header["structure"], arrays)
+            yield path.stem.removeprefix("part-"), found
 
     def _write(self, path: Path, header: Mapping, leaves: Mapping[str, np.ndarray]) -> None:
         """By one process: the folder is one that all of them see."""

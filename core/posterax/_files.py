@@ -10,12 +10,13 @@ Layout, in order:
 A file appears under its name complete or not at all: it is written beside its place, flushed to the disk and renamed.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401  (lets NumPy know bfloat16 and the float8 types by name)
@@ -82,9 +83,27 @@ def read(path: str | os.PathLike, *, kind: str | None = None) -> tuple[dict, dic
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"Could not read {path}: {error.strerror or error}.") from error
-    header, body = _header(path, content)
-    if kind is not None and header.get("kind") != kind:
-        raise CheckpointError(f"{path} holds {header.get('kind')!r}; expected {kind!r}. Point to another file.")
+    with well_formed(path):
+        header, body = _header(path, content)
+        if kind is not None and header.get("kind") != kind:
+            raise CheckpointError(f"{path} holds {header.get('kind')!r}; expected {kind!r}. Point to another file.")
+        return header, _leaves(path, header, body)
+
+
+@contextlib.contextmanager
+def well_formed(path: str | os.PathLike) -> Iterator[None]:
+    """Whatever trips over what a file says becomes a `CheckpointError`: nobody but a forger writes such a file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError) as e:
+        raise CheckpointError(
+            f"{path} is not as posterax writes it: its header does not fit ({type(e).__name__}: {e}). {_CURE}"
+        ) from e
+
+
+def _leaves(path: Path, header: dict, body: bytes) -> dict[str, np.ndarray]:
     leaves, start = {}, 0
     for leaf in header["leaves"]:
         payload = body[start : start + leaf["bytes"]]
@@ -96,7 +115,7 @@ def read(path: str | os.PathLike, *, kind: str | None = None) -> tuple[dict, dic
         leaves[leaf["name"]] = np.frombuffer(payload, dtype=np.dtype(leaf["dtype"])).reshape(leaf["shape"]).copy()
     if start != len(body):
         raise CheckpointError(f"{path} was altered: {len(body) - start} bytes follow the last leaf. {_CURE}")
-    return header, leaves
+    return leaves
 
 
 _CURE = "Restore it from a copy, or delete it and run again."

@@ -167,19 +167,23 @@ class _Kept:
             if self._resume == "never":
                 raise CheckpointError(f"{self._folder} holds a run already. Choose another folder, or delete it.")
             header, arrays = _files.read(self._path(i), kind="pipeline stage")
-            for part, here in self._identity(i).items():
-                if header["identity"].get(part) != here:
-                    raise CheckpointError(
-                        f"{self._path(i)} belongs to another run: its {part} differ. Choose another folder."
-                    )
-            if header["environment"] != self._environment and self._resume != "equivalent":
-                raise CheckpointError(
-                    f"{self._path(i)} was made under another plan or other versions ({header['environment']} there, "
-                    f"{self._environment} here). Restore them, or pass Checkpoint({str(self._folder)!r}, "
-                    'resume="equivalent").'
-                )
-            return i + 1, decode(header["structure"], arrays)
+            with _files.well_formed(self._path(i)):
+                self._compare(i, header)
+                return i + 1, decode(header["structure"], arrays)
         return 0, value
+
+    def _compare(self, i: int, header: dict) -> None:
+        for part, here in self._identity(i).items():
+            if header["identity"].get(part) != here:
+                raise CheckpointError(
+                    f"{self._path(i)} belongs to another run: its {part} differ. Choose another folder."
+                )
+        if header["environment"] != self._environment and self._resume != "equivalent":
+            raise CheckpointError(
+                f"{self._path(i)} was made under another plan or other versions ({header['environment']} there, "
+                f"{self._environment} here). Restore them, or pass Checkpoint({str(self._folder)!r}, "
+                'resume="equivalent").'
+            )
 
 
 def kind_of(value: Any) -> str:

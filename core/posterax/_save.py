@@ -36,13 +36,14 @@ def load(path: str | os.PathLike, *, like: Any = None) -> Any:
     Raises `CheckpointError` for a file that is truncated, altered, foreign, newer, or holds something else than `like`.
     """
     header, arrays = _files.read(path, kind=_KIND)
-    if like is not None and type(like).__name__ != header["type"]:
-        raise CheckpointError(
-            f"{path} holds a {header['type']}; `like` is a {type(like).__name__}. Pass a like object."
-        )
-    thing = decode(header["structure"], arrays, like=like)
-    if isinstance(thing, eqx.Module):
-        for cls in type(thing).__mro__:
-            if check := vars(cls).get("__check_init__"):
-                check(thing)  # an altered file cannot bring in what the constructor would refuse
+    with _files.well_formed(path):
+        if like is not None and type(like).__name__ != header["type"]:
+            raise CheckpointError(
+                f"{path} holds a {header['type']}; `like` is a {type(like).__name__}. Pass a like object."
+            )
+        thing = decode(header["structure"], arrays, like=like)
+        if isinstance(thing, eqx.Module):
+            for cls in type(thing).__mro__:
+                if check := vars(cls).get("__check_init__"):
+                    check(thing)  # an altered file cannot bring in what the constructor would refuse
     return thing

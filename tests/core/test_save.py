@@ -167,7 +167,7 @@ def test_what_comes_back_passes_the_checks_of_its_constructor(tmp_path):
     header, arrays = _files.read(tmp_path / "thing")
     arrays[".log_weights"] = np.zeros(3)
     _files.write(tmp_path / "bad", {k: v for k, v in header.items() if k not in ("leaves", "format")}, arrays)
-    with pytest.raises(ValueError, match=r"`log_weights` must have shape \(2, 3\)"):
+    with pytest.raises(CheckpointError, match=r"`log_weights` must have shape \(2, 3\)"):
         load(tmp_path / "bad")
 
 
