@@ -156,3 +156,15 @@ def test_arguments_out_of_place_are_refused(change, kind, words):
 def test_results_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="`function` must give results of the same shapes for all cases"):
         study(lambda case, *, key: np.zeros(int(case)), 3, key=KEY)
+
+
+@pytest.mark.slow
+def test_dasks_executor_makes_a_study_of_a_thousand_cases():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = study(simulate, np.zeros(1000), key=KEY, on=client.get_executor())
+    alone = study(simulate, np.zeros(1000), key=KEY, on=Plan(), at_once=100)
+    np.testing.assert_allclose(found["mean"], alone["mean"], atol=1e-6)
