@@ -152,7 +152,7 @@ def values(plan: Plan, wide: Plan) -> dict[str, np.ndarray]:
 def figures() -> dict:
     """Distances between one device and several, and between two runs of the same plan."""
     many = Plan(devices=NUM), Plan(devices=NUM, divide="particles")
-    alone, divided, again = values(Plan(), Plan()), values(*many), values(*many)
+    divided, alone, again = values(*many), values(Plan(), Plan()), values(*many)
     told = {
         name: [float(np.abs(alone[name] - divided[name]).max()), np.array_equal(divided[name], again[name])]
         for name in divided
