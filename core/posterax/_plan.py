@@ -33,7 +33,7 @@ class Plan(eqx.Module):
 
     devices: tuple[Any, ...] | None = eqx.field(static=True)
     precision: int | None = eqx.field(static=True)
-    divide: Literal["chains", "particles"] = eqx.field(static=True)
+    divide: Literal["chains", "particles"] = eqx.field(static=True, default="chains")
 
     def __init__(
         self, devices: int | Sequence[Any] | None = None, precision: int | None = None,
