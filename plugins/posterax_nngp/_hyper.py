@@ -70,18 +70,15 @@ def target(model: Any, data: Any, hyper_prior: dict[str, dist.Distribution]) -> 
 
 def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, num: int) -> dist.Distribution:
     """See `ScaleMixtureNNGP.averaged`."""
-    if draws.log_weights is not None:
-        raise ValueError("`draws` must be unweighted: resample them first.")
     x, y = check_data(data, model.kernel.event_ndim)
     units, single = standardiser(x, y, model.standardise), y.ndim == 1
     observed = finite(np.asarray(observed), "observed")
-    total = int(np.prod(draws.shape))
-    chosen = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
+    chosen = _chosen(draws, num)
     with precision(64):
         hyper = model.hyper()
         names = unconstrained(hyper, model.learn)
         values = {
-            name: jnp.log(jnp.asarray(draws.values[name].reshape(total, *draws.values[name].shape[2:])[chosen]))
+            name: jnp.log(jnp.asarray(draws.values[name].reshape(-1, *draws.values[name].shape[2:])[chosen]))
             for name in names
         }
         x, y = standardised(x, y, units)
@@ -90,6 +87,19 @@ def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, nu
         per_output = jnp.broadcast_to(jnp.asarray(units["y_scale"], mean.dtype), y.shape[1:])
         made = free_marginals(log_weights, mean * per_output + units["y_shift"], variance, per_output, single)
     return to_caller(made)
+
+
+def _chosen(draws: Draws, num: int) -> np.ndarray:
+    """Which of all draws to use: evenly spaced ones; of weighted draws, by their weights, some several times."""
+    total = int(np.prod(draws.shape))
+    if draws.log_weights is None:
+        return np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
+    log_weights = draws.flat_log_weights()
+    with np.errstate(invalid="ignore"):
+        heights = np.cumsum(np.exp(log_weights - log_weights.max()))
+    if not np.isfinite(heights[-1]):
+        raise ValueError("`draws` have no weight, or a weight that is NaN: there is nothing to average over.")
+    return np.searchsorted(heights, (np.arange(num) + 0.5) / num * heights[-1])
 
 
 @eqx.filter_jit

@@ -80,6 +80,25 @@ def test_nuts_samples_the_noise_and_predictions_average_over_it():
     np.testing.assert_allclose(law.variance, second - mean**2, rtol=0.25)
 
 
+def test_weighted_draws_count_by_their_weights():
+    """The grid itself as weighted draws: the average is the quadrature's, up to rounding weights to 1/400."""
+    t, weights, log_p = grid()
+    draws = posterax.Draws({"noise": np.exp(t)[None]}, {}, log_weights=log_p[None])
+    law = MODEL.averaged((X, Y), draws, NEW, num=400)
+    plain = posterax.Draws({"noise": np.exp(t)[weights > 1e-3][None]}, {})
+    alike = MODEL.averaged((X, Y), plain, NEW, num=400)
+    mean = np.zeros(2)
+    for noise, weight in zip(np.exp(t), weights, strict=True):
+        if weight > 1e-6:
+            one = ScaleMixtureNNGP(MODEL.kernel, MODEL.scale_prior, float(noise), learn=()).condition((X, Y))
+            mean += weight * np.asarray(one.infer(NEW, joint=False).mean)
+    np.testing.assert_allclose(law.mean, mean, atol=1e-3)
+    assert abs(np.asarray(alike.mean) - mean).max() > 0.02  # weights matter
+    dead = posterax.Draws({"noise": np.ones((1, 3))}, {}, log_weights=np.full((1, 3), -np.inf))
+    with pytest.raises(ValueError, match="`draws` have no weight"):
+        MODEL.averaged((X, Y), dead, NEW)
+
+
 def test_a_step_to_where_there_is_no_evidence_is_not_the_last():
     """L-BFGS begins with a step to the bounds, where the kernel of erf has no gradient; it must come back."""
     random = np.random.default_rng(0)
