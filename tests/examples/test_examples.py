@@ -32,6 +32,7 @@ TINY = {
     "22_heart_transplants.py": ["--draws", "200"],
     "23_glycine_receptor.py": ["--windows", "20"],
     "24_calibrated_rates.py": ["--states", "2", "--processes", "30"],
+    "25_amortise_reweight_move.py": ["--draws", "200", "--repeats", "1"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -65,6 +66,7 @@ SLOW = {
     "22_heart_transplants.py",
     "23_glycine_receptor.py",
     "24_calibrated_rates.py",
+    "25_amortise_reweight_move.py",
 }  # half a minute each, nearly all of it compilation
 
 
