@@ -33,6 +33,7 @@ TINY = {
     "23_glycine_receptor.py": ["--windows", "20"],
     "24_calibrated_rates.py": ["--states", "2", "--processes", "30"],
     "25_amortise_reweight_move.py": ["--draws", "200", "--repeats", "1"],
+    "26_yesterdays_posterior.py": ["--days", "2", "--places", "1", "--draws", "400"],
 }
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -67,6 +68,7 @@ SLOW = {
     "23_glycine_receptor.py",
     "24_calibrated_rates.py",
     "25_amortise_reweight_move.py",
+    "26_yesterdays_posterior.py",
 }  # half a minute each, nearly all of it compilation
 
 
