@@ -51,21 +51,56 @@ def target(model: Any, data: Any, hyper_prior: dict[str, dist.Distribution]) -> 
         name: hyper_prior.get(name, dist.LogNormal(jnp.log(jnp.asarray(start)), _SPREAD))
         for name, start in starts.items()
     }
-    tied = model.noise_model == "tied"
-
-    @in_float64
-    def evidence(values, x, y):
-        free = {name: jnp.log(value) for name, value in values.items()}
-        return log_evidence(constrained(hyper, free), x, y, None, tied=tied)[0]
-
     return Target(
-        log_prior=lambda values, x, y: sum(jnp.sum(laws[name].log_prob(value)) for name, value in values.items()),
-        log_likelihood=lambda values, x, y: evidence(values, x, y)[None],
+        log_prior=_LogPrior(laws),
+        log_likelihood=_Evidence(hyper, model.noise_model == "tied"),
         data=(x, y),
         like=starts,
         support=dict.fromkeys(starts, constraints.positive),
-        sample_prior=lambda key: _sample(laws, starts, key),
+        sample_prior=_PriorDraw(laws, tuple((name, start.shape) for name, start in starts.items())),
     )
+
+
+# Modules rather than closures: the targets of two data sets of one shape are then one program.
+
+
+class _LogPrior(eqx.Module):
+    """Log density of hyper-parameters, each with a law of its own."""
+
+    laws: dict[str, Any]
+
+    def __call__(self, values, x, y):
+        return sum(jnp.sum(self.laws[name].log_prob(value)) for name, value in values.items())
+
+
+class _Evidence(eqx.Module):
+    """Log evidence of the data, the scale integrated out."""
+
+    hyper: Hyper
+    tied: bool = eqx.field(static=True)
+
+    def __call__(self, values, x, y):
+        return _evidence_at(self, values, x, y)[None]
+
+
+@in_float64
+def _evidence_at(evidence: _Evidence, values: dict[str, Array], x: Array, y: Array) -> Array:
+    free = {name: jnp.log(value) for name, value in values.items()}
+    return log_evidence(constrained(evidence.hyper, free), x, y, None, tied=evidence.tied)[0]
+
+
+class _PriorDraw(eqx.Module):
+    """Hyper-parameters drawn from their laws; those of one law for all layers are independent."""
+
+    laws: dict[str, Any]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+
+    def __call__(self, key):
+        found = {}
+        for k, (name, shape) in zip(jr.split(key, len(self.shapes)), self.shapes, strict=True):
+            law = self.laws[name]
+            found[name] = jnp.broadcast_to(law.sample(k, () if law.batch_shape else shape), shape)
+        return found
 
 
 def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, num: int) -> dist.Distribution:
@@ -119,14 +154,6 @@ def _over_draws(
     draws = len(log_weights)
     flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (log_weights - jnp.log(draws), mean, variance))
     return tuple(flat)  # pyright: ignore[reportReturnType]
-
-
-def _sample(laws: dict[str, Any], starts: dict[str, np.ndarray], key: Any) -> dict[str, Array]:
-    keys = jr.split(key, len(laws))
-    return {
-        name: jnp.broadcast_to(one.sample(k, () if one.batch_shape else starts[name].shape), starts[name].shape)
-        for k, (name, one) in zip(keys, laws.items(), strict=True)
-    }
 
 
 def _is_positive(model: Any, name: str) -> bool:

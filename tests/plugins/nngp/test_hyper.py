@@ -1,5 +1,6 @@
 """Hyper-parameters: chosen by evidence, and sampled with the scale integrated out."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -52,6 +53,21 @@ def test_the_target_is_evidence_times_prior():
     for i in (150, 200, 230):
         position = target.unconstrain({"noise": jnp.asarray(np.exp(t[i]))})
         np.testing.assert_allclose(target.log_density(position), log_p[i], rtol=1e-9)
+
+
+def test_targets_of_two_data_sets_are_one_program():
+    wide = {"noise": dist.LogNormal(-2.0, 2.0)}
+    one, two = (MODEL.target((X, data), hyper_prior=wide) for data in (Y, Y + 1.0))
+    traced = []
+
+    @eqx.filter_jit
+    def density(target, key):
+        traced.append(1)
+        return target.log_density(target.sample_prior(key=key))
+
+    found = [float(density(target, KEY)) for target in (one, two)]
+    assert len(traced) == 1
+    assert found[0] != found[1]
 
 
 @pytest.mark.slow
