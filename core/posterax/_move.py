@@ -19,16 +19,23 @@ from ._loop import Chunk
 from ._loop import run as run_loop
 from ._progress import Progress
 from ._tree import require_same, strengthen
+from ._whitened import whitened
+from .weights import normalise
 
 
-def move(sampler, target, draws: Draws, steps: int, run, *, key: PRNGKeyArray):
-    """Values, log density and last statistics, all `(chain, draw, ...)`, after `steps` transitions of each draw."""
+def move(sampler, target, draws: Draws, steps: int, run, *, whiten: bool, key: PRNGKeyArray):
+    """Values, log density and last statistics, all `(chain, draw, ...)`, after `steps` transitions of each draw.
+
+    - `whiten`: make them in the space where the draws have mean 0 and covariance 1.
+    """
     from ._stages import latent_values
 
     shape = draws.shape
     num = shape[0] * shape[1]
     run.plan.check_divides(num, "number of draws")
     values = {name: leaf.reshape(num, *leaf.shape[2:]) for name, leaf in latent_values(target, draws).items()}
+    if whiten:
+        target = _whitened(target, values, np.asarray(draws.flat_log_weights(), jnp.result_type(float)))
     keys = run.plan.place(numbered(named(key, "draws"), num))
     begin = partial(_begin, sampler, target, values, keys, run.plan)
     store, state, step = None, None, 0
@@ -59,6 +66,12 @@ def move(sampler, target, draws: Draws, steps: int, run, *, key: PRNGKeyArray):
         unflatten(log_density[0]),
         {name: unflatten(leaf) for name, leaf in info.items()},
     )
+
+
+@eqx.filter_jit
+def _whitened(target, values, log_weights):
+    positions = jax.vmap(target.unconstrain)(values)
+    return whitened(target, jnp.ones(()), positions, normalise(log_weights)).target
 
 
 @eqx.filter_jit

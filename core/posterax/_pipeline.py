@@ -2,6 +2,7 @@
 
 import abc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +10,7 @@ import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
 from . import _files
+from ._brief import brief
 from ._checkpoint import Checkpoint, as_checkpoint, environment
 from ._draws import Draws
 from ._errors import CheckpointError, PipelineError
@@ -74,6 +76,9 @@ class Pipeline(eqx.Module):
             return Pipeline((*self.stages, *other.stages))
         return NotImplemented
 
+    def __str__(self) -> str:
+        return "\n>> ".join(brief(stage) for stage in self.stages)
+
     def names(self) -> list[str]:
         """The stages' names: those given, else class name and count."""
         counts: dict[str, int] = {}
@@ -105,10 +110,7 @@ class Pipeline(eqx.Module):
         Raises `PipelineError` for a value that the first stage cannot take.
         """
         key = check_key(key, "Pipeline.run")
-        if (came := kind_of(value)) not in self.stages[0].takes:
-            raise PipelineError(
-                f"Stage 1 {_label(self.stages[0])} takes {' or '.join(self.stages[0].takes)}; `value` is {came}."
-            )
+        self._check_first(value)
         where = as_checkpoint(checkpoint)
         names = self.names()
         with precision(plan.precision):
@@ -120,6 +122,35 @@ class Pipeline(eqx.Module):
                 if store is not None:
                     store.keep(i, value)
         return value
+
+    def follow(
+        self,
+        value: Any = None,
+        *,
+        key: PRNGKeyArray,
+        plan: Plan = _DEFAULT_PLAN,
+        progress: bool | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Run stage by stage: yields each stage's name and what it gives, to be looked at, or timed, on the way.
+
+        The last is what `run` gives with the same arguments, to the byte. There are no checkpoints.
+        """
+        key = check_key(key, "Pipeline.follow")
+        self._check_first(value)
+
+        def follow(value: Any) -> Iterator[tuple[str, Any]]:
+            for i, name in enumerate(self.names()):
+                with precision(plan.precision):  # not while the caller has its turn
+                    value = self._stage(i, name, value, Run(plan, None, progress), named(key, name))
+                yield name, value
+
+        return follow(value)
+
+    def _check_first(self, value: Any) -> None:
+        if (came := kind_of(value)) not in self.stages[0].takes:
+            raise PipelineError(
+                f"Stage 1 {_label(self.stages[0])} takes {' or '.join(self.stages[0].takes)}; `value` is {came}."
+            )
 
     def _stage(self, i: int, name: str, value: Any, run: Run, key: PRNGKeyArray) -> Any:
         stage = self.stages[i]

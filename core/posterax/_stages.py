@@ -187,6 +187,9 @@ class Move(Stage):
     - `sampler`: a frozen one, without warm-up: `posterax.warm_up(sampler, target, key=key)` gives it.
     - `target`: what the draws target.
     - `steps`: transitions of each draw.
+    - `whiten`: make them in the space where the draws that come in have mean 0 and covariance 1. A fixed step size
+      serves there, `NUTS(num_warmup=0, step_size=0.5)` say, and nothing need be warmed up. That the draws choose the
+      space biases them by order one over their number.
 
     Raises `PipelineError` for a sampler that still adapts: its transitions would not keep the distribution.
     """
@@ -194,6 +197,7 @@ class Move(Stage):
     sampler: SamplerBase
     target: Target
     steps: int = 1
+    whiten: bool = eqx.field(default=False, kw_only=True)
     name: str | None = eqx.field(default=None, kw_only=True)
     takes: ClassVar[tuple[str, ...]] = ("draws",)
     gives: ClassVar[str] = "draws"
@@ -216,10 +220,13 @@ class Move(Stage):
 
         run = run._replace(plan=merged(run.plan, self.sampler))
         with precision(run.plan.precision):
-            values, log_density, stats = move(self.sampler, self.target, value, self.steps, run, key=key)
+            values, log_density, stats = move(
+                self.sampler, self.target, value, self.steps, run, whiten=self.whiten, key=key
+            )
         return value.replace(values=values, stats=stats, log_density=log_density, labels=self.target.labels).recorded(
-            "move", component=component_name(self.sampler), steps=self.steps, key=describe_key(key)
-        )
+            "move", component=component_name(self.sampler), steps=self.steps, key=describe_key(key),
+            **({"whitened": True} if self.whiten else {}),
+        )  # fmt: skip
 
 
 class Sample(Stage):

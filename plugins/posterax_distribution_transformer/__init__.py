@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._algebra import quantile as quantile
     from ._calibration import Calibration as Calibration
     from ._calibration import calibrate as calibrate
+    from ._correct import Defended as Defended
     from ._correct import correct as correct
     from ._correct import hand_off as hand_off
     from ._correct import posterior_target as posterior_target
@@ -63,7 +64,7 @@ _HOMES = {
         "quantile",
     ),
     "_calibration": ("Calibration", "calibrate"),
-    "_correct": ("correct", "hand_off", "posterior_target"),
+    "_correct": ("Defended", "correct", "hand_off", "posterior_target"),
     "_dynamics": ("Dynamics", "LinearDynamics", "SigmaPoints", "SigmaPointUpdate"),
     "_estimator": ("DistributionTransformer",),
     "_experiments": ("LengthScale", "LinearGaussian", "NormalVariance", "QuantumParameter"),
@@ -95,6 +96,7 @@ _PARTS = {
     "dt-spec": ("_spec:Spec", "What a network expects."),
     "dt-scales": ("_spec:Scales", "Units of what a network sees and tells."),
     "dt-units": ("_tokens:Units", "Centre and size of numbers."),
+    "dt-defended": ("_correct:Defended", "An estimator whose answers are mixed with the prior."),
     "dt-range": ("_range:Range", "What a network has seen in training."),
 }
 

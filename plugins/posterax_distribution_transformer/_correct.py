@@ -13,9 +13,43 @@ from posterax import Draw, Draws, Estimator, Infer, PosteraxWarning, Reweight, S
 from ._estimator import DistributionTransformer
 
 VARIABLE = "x"  # the latent's name in draws
-_DEFENCE = 0.1  # of the draws come from the prior
 _ALIKE = 0.8  # share of the effective sample size above which weights hardly differ
 _UNRELIABLE = 0.7  # Pareto k-hat above which weights are not to be trusted, as in ArviZ
+
+
+class Defended(Estimator):
+    """An estimator whose answers are mixed with the prior: a proposal whose weights the likelihood bounds.
+
+    Mixtures of normals can have lighter tails than the posterior; with some draws from the prior no weight is above
+    the largest likelihood over `share` (a defensive mixture: Hesterberg (1995), doi:10.1080/00401706.1995.10484303).
+    In pipelines: `Infer(Defended(fitted), observed, prior) >> Draw(1000) >> Reweight(target)`.
+
+    - `fitted`: a trained `DistributionTransformer`.
+    - `share`: of the draws that come from the prior, between 0 and 1.
+
+    It does not warn of what is outside of the training's range: the weights will tell. Where the prior is no
+    distribution, there is nothing to mix, and the answer stays as it is.
+    """
+
+    fitted: DistributionTransformer
+    share: float = 0.1
+
+    def __check_init__(self):
+        if not 0 < self.share < 1:
+            raise ValueError(f"`share` must be between 0 and 1; got {self.share!r}.")
+
+    def fit(self, data: Any, *, key: PRNGKeyArray) -> "Defended":
+        """The same of an estimator trained on `data`."""
+        return Defended(self.fitted.fit(data, key=key), self.share)
+
+    def infer(self, observed: Any = None, *, prior: Any = None, key: PRNGKeyArray | None = None) -> Any:
+        """The mixture of answer and prior."""
+        del key
+        found = self.fitted.infer(observed, prior=prior, check=False)
+        if not isinstance(prior, dist.Distribution) or found is prior:
+            return found
+        shares = dist.Categorical(probs=jnp.array([1 - self.share, self.share]))
+        return dist.MixtureGeneral(shares, [found, prior], support=prior.support)
 
 
 def posterior_target(prior: Any, log_likelihood: Callable[..., Any], *data: Any) -> Target:
@@ -55,9 +89,7 @@ def correct(
 ) -> Draws:
     """Draws weighted so that they target the exact posterior.
 
-    Nine of ten come from the inferred mixture, one from the prior. Mixtures of normals can have lighter tails than the
-    posterior; with some draws from the prior weights are bounded wherever the likelihood is (a defensive mixture:
-    Hesterberg (1995), doi:10.1080/00401706.1995.10484303).
+    Nine of ten come from the inferred mixture, one from the prior: see `Defended`.
 
     - `target`: of a latent "x": `posterior_target(prior, log_likelihood, data)`, or any `Target`.
 
@@ -99,24 +131,4 @@ def hand_off(
 
 
 def _drawn(fitted: DistributionTransformer, observed: Any, prior: Any, num_draws: int) -> Any:
-    return Infer(_Defended(fitted), observed, prior) >> Draw(num_draws, variable=VARIABLE)
-
-
-class _Defended(Estimator):
-    """What an estimator infers, mixed with the prior where that is a distribution."""
-
-    fitted: DistributionTransformer
-
-    def fit(self, data: Any, *, key: PRNGKeyArray) -> "_Defended":
-        """Nothing to learn."""
-        del data, key
-        return self
-
-    def infer(self, observed: Any = None, *, prior: Any = None, key: PRNGKeyArray | None = None) -> Any:
-        """The mixture of both."""
-        del key
-        found = self.fitted.infer(observed, prior=prior, check=False)  # the weights will tell
-        if not isinstance(prior, dist.Distribution) or found is prior:
-            return found
-        shares = dist.Categorical(probs=jnp.array([1 - _DEFENCE, _DEFENCE]))
-        return dist.MixtureGeneral(shares, [found, prior], support=prior.support)
+    return Infer(Defended(fitted), observed, prior) >> Draw(num_draws, variable=VARIABLE)

@@ -51,37 +51,69 @@ def target(model: Any, data: Any, hyper_prior: dict[str, dist.Distribution]) -> 
         name: hyper_prior.get(name, dist.LogNormal(jnp.log(jnp.asarray(start)), _SPREAD))
         for name, start in starts.items()
     }
-    tied = model.noise_model == "tied"
-
-    @in_float64
-    def evidence(values, x, y):
-        free = {name: jnp.log(value) for name, value in values.items()}
-        return log_evidence(constrained(hyper, free), x, y, None, tied=tied)[0]
-
     return Target(
-        log_prior=lambda values, x, y: sum(jnp.sum(laws[name].log_prob(value)) for name, value in values.items()),
-        log_likelihood=lambda values, x, y: evidence(values, x, y)[None],
+        log_prior=_LogPrior(laws),
+        log_likelihood=_Evidence(hyper, model.noise_model == "tied"),
         data=(x, y),
         like=starts,
         support=dict.fromkeys(starts, constraints.positive),
-        sample_prior=lambda key: _sample(laws, starts, key),
+        sample_prior=_PriorDraw(laws, tuple((name, start.shape) for name, start in starts.items())),
     )
+
+
+# Modules rather than closures: the targets of two data sets of one shape are then one program.
+
+
+class _LogPrior(eqx.Module):
+    """Log density of hyper-parameters, each with a law of its own."""
+
+    laws: dict[str, Any]
+
+    def __call__(self, values, x, y):
+        return sum(jnp.sum(self.laws[name].log_prob(value)) for name, value in values.items())
+
+
+class _Evidence(eqx.Module):
+    """Log evidence of the data, the scale integrated out."""
+
+    hyper: Hyper
+    tied: bool = eqx.field(static=True)
+
+    def __call__(self, values, x, y):
+        return _evidence_at(self, values, x, y)[None]
+
+
+@in_float64
+def _evidence_at(evidence: _Evidence, values: dict[str, Array], x: Array, y: Array) -> Array:
+    free = {name: jnp.log(value) for name, value in values.items()}
+    return log_evidence(constrained(evidence.hyper, free), x, y, None, tied=evidence.tied)[0]
+
+
+class _PriorDraw(eqx.Module):
+    """Hyper-parameters drawn from their laws; those of one law for all layers are independent."""
+
+    laws: dict[str, Any]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+
+    def __call__(self, key):
+        found = {}
+        for k, (name, shape) in zip(jr.split(key, len(self.shapes)), self.shapes, strict=True):
+            law = self.laws[name]
+            found[name] = jnp.broadcast_to(law.sample(k, () if law.batch_shape else shape), shape)
+        return found
 
 
 def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, num: int) -> dist.Distribution:
     """See `ScaleMixtureNNGP.averaged`."""
-    if draws.log_weights is not None:
-        raise ValueError("`draws` must be unweighted: resample them first.")
     x, y = check_data(data, model.kernel.event_ndim)
     units, single = standardiser(x, y, model.standardise), y.ndim == 1
     observed = finite(np.asarray(observed), "observed")
-    total = int(np.prod(draws.shape))
-    chosen = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
+    chosen = _chosen(draws, num)
     with precision(64):
         hyper = model.hyper()
         names = unconstrained(hyper, model.learn)
         values = {
-            name: jnp.log(jnp.asarray(draws.values[name].reshape(total, *draws.values[name].shape[2:])[chosen]))
+            name: jnp.log(jnp.asarray(draws.values[name].reshape(-1, *draws.values[name].shape[2:])[chosen]))
             for name in names
         }
         x, y = standardised(x, y, units)
@@ -90,6 +122,19 @@ def averaged(model: Any, data: Any, draws: Draws, observed: Any, noisy: bool, nu
         per_output = jnp.broadcast_to(jnp.asarray(units["y_scale"], mean.dtype), y.shape[1:])
         made = free_marginals(log_weights, mean * per_output + units["y_shift"], variance, per_output, single)
     return to_caller(made)
+
+
+def _chosen(draws: Draws, num: int) -> np.ndarray:
+    """Which of all draws to use: evenly spaced ones; of weighted draws, by their weights, some several times."""
+    total = int(np.prod(draws.shape))
+    if draws.log_weights is None:
+        return np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(int))
+    log_weights = draws.flat_log_weights()
+    with np.errstate(invalid="ignore"):
+        heights = np.cumsum(np.exp(log_weights - log_weights.max()))
+    if not np.isfinite(heights[-1]):
+        raise ValueError("`draws` have no weight, or a weight that is NaN: there is nothing to average over.")
+    return np.searchsorted(heights, (np.arange(num) + 0.5) / num * heights[-1])
 
 
 @eqx.filter_jit
@@ -109,14 +154,6 @@ def _over_draws(
     draws = len(log_weights)
     flat = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (log_weights - jnp.log(draws), mean, variance))
     return tuple(flat)  # pyright: ignore[reportReturnType]
-
-
-def _sample(laws: dict[str, Any], starts: dict[str, np.ndarray], key: Any) -> dict[str, Array]:
-    keys = jr.split(key, len(laws))
-    return {
-        name: jnp.broadcast_to(one.sample(k, () if one.batch_shape else starts[name].shape), starts[name].shape)
-        for k, (name, one) in zip(keys, laws.items(), strict=True)
-    }
 
 
 def _is_positive(model: Any, name: str) -> bool:

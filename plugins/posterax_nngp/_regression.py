@@ -210,11 +210,11 @@ class ScaleMixtureNNGP(Estimator):
     ) -> dist.Distribution:
         """The predictive law of each new point and output, averaged over draws of the hyper-parameters.
 
-        - `data`, `draws`: those of `target`, and the `Draws` (unweighted) that a sampler made of it.
+        - `data`, `draws`: those of `target`, and the `Draws` that a sampler made of it; weighted ones count by weight.
         - `observed`: new inputs `(k, d)`; `observation_noise` as for `infer`.
         - `num`: of evenly spaced draws that are used, each of which costs a factorisation.
 
-        Returns a mixture, a batch of the shape of the outputs. Raises `ValueError` for weighted draws.
+        Returns a mixture, a batch of the shape of the outputs. Raises `ValueError` for draws without any weight.
         """
         from ._hyper import averaged
 

@@ -10,11 +10,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from posterax import PopulationSampler, Sampler, Target
+from posterax._whitened import whitened
 from posterax.weights import AbstractResampler, Systematic, effective_sample_size, log_mean, normalise
 
 from ._random_walk import RandomWalk
 from ._schedules import inverse_temperature_of
-from ._whitened import whitened
 
 
 class TemperedState(eqx.Module):

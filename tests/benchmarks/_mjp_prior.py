@@ -67,8 +67,10 @@ def posteriors():
     yield "nuts-mean", Figure(float(np.median(shift)), text)
     text = f"sd over NUTS's, medians: {told['ratio']}; all {np.median(ratio):.3f}"
     yield "nuts-sd", Figure(float(abs(np.median(ratio) - 1)), text)
+    number = 20 if FULL else 12  # two of each kind of grid
     sums = {
-        k: study(f"mjp-sets-{k}", range(1), lambda _, k=k: fresh("mjp_prior", "beside_sums", k, 20))[0] for k in (2, 3)
+        k: study(f"mjp-sets-{k}", range(1), lambda _, k=k: fresh("mjp_prior", "beside_sums", k, number))[0]
+        for k in (2, 3)
     }
     shift = np.concatenate([np.ravel(found["shift"]) for found in sums.values()])
     told = ", ".join(

@@ -129,6 +129,52 @@ def test_moving_keeps_weights_and_updates_the_density():
     assert len(np.unique(moved["x"])) == 500
 
 
+class Stretch(Sampler):
+    """A walk with steps of one size in all directions: bound to fail where scales differ."""
+
+    num_warmup: int = 0
+
+    def init(self, target, position, *, key):
+        return position
+
+    def step(self, target, state, *, key):
+        one, two = jr.split(key)
+        new = {"x": state["x"] + 1.5 * jr.normal(one, state["x"].shape)}
+        accept = jnp.log(jr.uniform(two)) < target.log_density(new) - target.log_density(state)
+        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state), {"accepted": accept}
+
+    def position(self, state):
+        return state
+
+
+def narrow(x, width):
+    z = (x["x"] - jnp.array([5.0, -3.0])) / width
+    return dist.Normal().log_prob(jnp.array([z[0], z[1] - z[0]])).sum()
+
+
+def test_a_whitened_move_has_one_step_size_for_all_scales():
+    width = np.array([1e-3, 10.0])
+    target = Target(narrow, width, like={"x": jnp.zeros(2)})
+    z = np.random.default_rng(0).normal(size=(1, 4000, 2))
+    exact = np.array([5.0, -3.0]) + width * np.stack([z[..., 0], z[..., 0] + z[..., 1]], -1)
+    # Weighted draws of another law, twice as wide: the space must be that of the weighted ones.
+    wide = np.array([5.0, -3.0]) + 2 * (exact - np.array([5.0, -3.0]))
+    log_density = lambda x, scale: np.asarray(jax.vmap(lambda v: narrow({"x": v}, scale * width))(x[0]))[None]  # noqa: E731
+    given = Draws({"x": wide}, {}, log_density=log_density(wide, 2.0), log_weights=None)
+    weighted = Pipeline((Reweight(target),)).run(given, key=KEY)
+    moved, still = (
+        Pipeline((Move(Stretch(), target, steps=8, whiten=whiten),)).run(weighted, key=KEY) for whiten in (True, False)
+    )
+    assert moved.stats["accepted"].mean() > 0.25
+    assert still.stats["accepted"].mean() < 0.01
+    assert np.array_equal(moved.log_weights, weighted.log_weights)
+    assert np.allclose(moved.log_density, log_density(moved["x"], 1.0), atol=0.02)
+    scaled = (moved["x"] - exact.mean((0, 1))) / width
+    weights = np.exp(moved.flat_log_weights() - np.logaddexp.reduce(moved.flat_log_weights()))
+    assert np.allclose(np.cov(scaled[0].T, aweights=weights), [[1, 1], [1, 2]], atol=0.2)
+    assert moved.history[-1]["whitened"]
+
+
 def test_each_step_of_a_move_has_a_key_of_its_own():
     weighted = weigh(50).run(key=KEY)
     one, two = (Pipeline((Move(Exact(), normal(), steps=n),)).run(weighted, key=KEY)["x"] for n in (1, 2))
@@ -177,6 +223,21 @@ def test_a_joint_distribution_is_the_push_forward_of_its_base():
     one = joint.sample(jr.key(0))
     assert joint.log_prob(one).shape == ()
     assert jax.vmap(lambda k: joint.sample(k)["mu"])(jr.split(jr.key(1), 4)).shape == (4,)
+
+
+def test_a_pipeline_can_be_followed_stage_by_stage():
+    pipeline = weigh(30) >> Resample() >> Move(Exact(), normal(), steps=2)
+    names, values = zip(*pipeline.follow(key=KEY), strict=True)
+    assert list(names) == pipeline.names()
+    assert isinstance(values[0], dist.Normal)
+    assert eqx.tree_equal(values[-1], pipeline.run(key=KEY))
+    assert eqx.tree_equal(values[2], weigh(30).run(key=KEY))
+    wide = (weigh(30) >> Move(Exact(), normal())).follow(key=KEY, plan=Plan(precision=64))
+    kept = [(value, jnp.zeros(1).dtype) for _, value in wide]
+    assert {dtype for _, dtype in kept} == {jnp.dtype("float32")}  # the caller's turn
+    assert [value["x"].dtype for value, _ in kept[1:]] == [np.float64] * 3
+    with pytest.raises(PipelineError, match="takes draws; `value` is nothing"):
+        (Reweight(normal()) >> Resample()).follow(key=KEY)
 
 
 # Keys
@@ -277,6 +338,24 @@ def test_composition_is_associative_and_pipelines_compare_as_values():
     assert not eqx.tree_equal(left, a >> Draw(6) >> c)
     text = str(left)
     assert text.index("Infer") < text.index("Draw") < text.index("Reweight")
+
+
+def test_a_pipeline_prints_a_line_a_stage_with_what_was_set():
+    pipeline = (
+        Infer(Wide(3.0), {"seen": np.zeros(2)}, dist.Normal(jnp.zeros(3), 1.0))
+        >> Draw(5, variable="y")
+        >> Reweight(normal(), name="there")
+        >> Resample(when=EssBelow(0.5), scheme=weights.SSP())
+        >> Move(Exact(), normal(), steps=2, whiten=True)
+    )
+    assert str(pipeline).splitlines() == [
+        "Infer(estimator=Wide(scale=3), observed={seen: float64[2]}, prior=Normal[3])",
+        ">> Draw(num_draws=5, variable='y')",
+        ">> Reweight(target=Target(x), name='there')",
+        ">> Resample(when=EssBelow(share=0.5), scheme=SSP())",
+        ">> Move(sampler=Exact(), target=Target(x), steps=2, whiten=True)",
+    ]
+    assert str(Resample() >> Resample()) == "Resample()\n>> Resample()"
 
 
 def test_a_saved_pipeline_comes_back_equal_and_gives_the_same_numbers(tmp_path):

@@ -32,6 +32,8 @@ TINY = {
     "22_heart_transplants.py": ["--draws", "200"],
     "23_glycine_receptor.py": ["--windows", "20"],
     "24_calibrated_rates.py": ["--states", "2", "--processes", "30"],
+    "25_amortise_reweight_move.py": ["--draws", "200", "--repeats", "1"],
+    "26_yesterdays_posterior.py": ["--days", "2", "--places", "1", "--draws", "400"],
     "30_thousand_fits.py": ["--fits", "6", "--workers", "1"],
     "31_two_hosts.py": ["--draws", "50"],
 }
@@ -67,6 +69,8 @@ SLOW = {
     "22_heart_transplants.py",
     "23_glycine_receptor.py",
     "24_calibrated_rates.py",
+    "25_amortise_reweight_move.py",
+    "26_yesterdays_posterior.py",
     "30_thousand_fits.py",
     "31_two_hosts.py",
 }  # half a minute each, nearly all of it compilation

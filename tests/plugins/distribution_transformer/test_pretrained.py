@@ -8,9 +8,10 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from posterax import PosteraxWarning
+from posterax import Draw, Infer, PosteraxWarning, Reweight, load, save
 from posterax_distribution_transformer import (
     PRETRAINED,
+    Defended,
     InferenceProblem,
     LengthScale,
     LinearGaussian,
@@ -221,6 +222,30 @@ def test_an_inferred_mixture_that_misses_the_posterior_is_warned_of(variance):
     target = posterior_target(prior, sharp, 0.5)
     with pytest.warns(PosteraxWarning, match="does not cover the posterior: Pareto k-hat"):
         correct(variance, 0.5, prior=prior, target=target, num_draws=500, key=jr.key(0))
+
+
+def test_defended_answers_bound_the_weights_and_are_saved(variance, tmp_path):
+    """Half a network that is told too narrow: without a defence weights grow as the exact over the narrow tail."""
+    prior, seen = dist.InverseGamma(3.0, 2.0), 2.5
+    target = posterior_target(prior, _log_likelihood, seen)
+    defended = Defended(_scaled(variance, 0.5), 0.25)
+    draws = (Infer(defended, seen, prior) >> Draw(2000, variable="x") >> Reweight(target)).run(key=jr.key(0))
+    largest = _log_likelihood(seen**2, seen)  # over all variances
+    assert draws.log_weights.max() <= largest + np.log(1 / 0.25) + 1e-5
+    evidence = dist.StudentT(6.0, 0.0, np.sqrt(2 / 3)).log_prob(seen)
+    ess = draws.effective_sample_size()
+    assert abs(float(draws.log_evidence[0]) - evidence) < 5 * np.sqrt((2000 / ess - 1) / 2000)
+    save(tmp_path / "defended", defended)
+    back = load(tmp_path / "defended")
+    assert back.share == 0.25
+    points = jnp.linspace(0.1, 5.0, 7)
+    laws = [one.infer(seen, prior=prior).log_prob(points) for one in (back, defended)]
+    np.testing.assert_array_equal(*laws)
+    plain = defended.fitted.infer(seen, prior=prior, check=False).log_prob(points)
+    np.testing.assert_allclose(np.exp(laws[0]), 0.75 * np.exp(plain) + 0.25 * np.exp(prior.log_prob(points)), rtol=1e-4)
+    assert Defended(variance).infer(None, prior=prior) is prior
+    with pytest.raises(ValueError, match="`share` must be between 0 and 1; got 1"):
+        Defended(variance, 1.0)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Hyper-parameters: chosen by evidence, and sampled with the scale integrated out."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -54,6 +55,21 @@ def test_the_target_is_evidence_times_prior():
         np.testing.assert_allclose(target.log_density(position), log_p[i], rtol=1e-9)
 
 
+def test_targets_of_two_data_sets_are_one_program():
+    wide = {"noise": dist.LogNormal(-2.0, 2.0)}
+    one, two = (MODEL.target((X, data), hyper_prior=wide) for data in (Y, Y + 1.0))
+    traced = []
+
+    @eqx.filter_jit
+    def density(target, key):
+        traced.append(1)
+        return target.log_density(target.sample_prior(key=key))
+
+    found = [float(density(target, KEY)) for target in (one, two)]
+    assert len(traced) == 1
+    assert found[0] != found[1]
+
+
 @pytest.mark.slow
 def test_nuts_samples_the_noise_and_predictions_average_over_it():
     """400 draws of one parameter: the mean of log noise within 4 standard errors at 80 independent draws' worth."""
@@ -78,6 +94,25 @@ def test_nuts_samples_the_noise_and_predictions_average_over_it():
     second = sum(w * np.asarray(one.variance + one.mean**2) for w, one in zip(chosen[1], each, strict=True))
     np.testing.assert_allclose(law.mean, mean, atol=0.05)
     np.testing.assert_allclose(law.variance, second - mean**2, rtol=0.25)
+
+
+def test_weighted_draws_count_by_their_weights():
+    """The grid itself as weighted draws: the average is the quadrature's, up to rounding weights to 1/400."""
+    t, weights, log_p = grid()
+    draws = posterax.Draws({"noise": np.exp(t)[None]}, {}, log_weights=log_p[None])
+    law = MODEL.averaged((X, Y), draws, NEW, num=400)
+    plain = posterax.Draws({"noise": np.exp(t)[weights > 1e-3][None]}, {})
+    alike = MODEL.averaged((X, Y), plain, NEW, num=400)
+    mean = np.zeros(2)
+    for noise, weight in zip(np.exp(t), weights, strict=True):
+        if weight > 1e-6:
+            one = ScaleMixtureNNGP(MODEL.kernel, MODEL.scale_prior, float(noise), learn=()).condition((X, Y))
+            mean += weight * np.asarray(one.infer(NEW, joint=False).mean)
+    np.testing.assert_allclose(law.mean, mean, atol=1e-3)
+    assert abs(np.asarray(alike.mean) - mean).max() > 0.02  # weights matter
+    dead = posterax.Draws({"noise": np.ones((1, 3))}, {}, log_weights=np.full((1, 3), -np.inf))
+    with pytest.raises(ValueError, match="`draws` have no weight"):
+        MODEL.averaged((X, Y), dead, NEW)
 
 
 def test_a_step_to_where_there_is_no_evidence_is_not_the_last():

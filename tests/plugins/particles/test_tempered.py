@@ -9,10 +9,10 @@ import numpyro.distributions as dist
 import posterax
 import pytest
 from posterax import Draw, Infer, Move, Target, weights
+from posterax._whitened import whitened
 from posterax_models import BimodalMixture, ConjugateNormal
 from posterax_numpyro import HMC, NUTS, SVI
 from posterax_particles import Importance, RandomWalk, TemperedSMC
-from posterax_particles._whitened import whitened
 from scipy import stats
 
 BIMODAL = BimodalMixture()

@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
-from posterax import AbstractDensity, Target, Terms
-from posterax.weights import weighted_mean
+
+from ._density import AbstractDensity, Terms
+from ._target import Target
+from .weights import weighted_mean
 
 
 class _Whitened(AbstractDensity):
@@ -80,7 +82,11 @@ def whitened(
     mean = weighted_mean(flat, log_weights)
     off = jnp.exp(log_weights)[:, None] * (flat - mean)
     covariance = off.T @ (flat - mean)
-    scale = jnp.maximum(jnp.trace(covariance) / flat.shape[1], 1e-12)
-    root = jnp.linalg.cholesky(covariance + 1e-5 * scale * jnp.eye(flat.shape[1], dtype=flat.dtype))
+    variance = jnp.diagonal(covariance)
+    scale = jnp.maximum(jnp.mean(variance), 1e-12)
+    sd = jnp.sqrt(jnp.where(variance > 1e-12 * scale, variance, scale))
+    # Of correlations, so that what is filled up is little beside each coordinate's own scale.
+    correlation = covariance / jnp.outer(sd, sd) + 1e-5 * jnp.eye(flat.shape[1], dtype=flat.dtype)
+    root = sd[:, None] * jnp.linalg.cholesky(correlation)
     density = _Whitened(target.density, inverse_temperature, mean, root)
     return Whitened(eqx.tree_at(lambda t: t.density, target, density))
