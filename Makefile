@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
-NAME ?= core
+NAME ?= side_by_side
 
 .PHONY: demo test slow lint docs bench clean
 .DEFAULT_GOAL := demo

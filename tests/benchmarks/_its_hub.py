@@ -59,7 +59,7 @@ class _Log:
 
 
 @contextmanager
-def _server():
+def server():
     """Port, and a function that empties the log for N particles."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "_its_hub_server.py")], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -113,7 +113,7 @@ def measure():
             yield row, Figure(None, str(reason))
         return
     found = {row: [] for row in measure.rows}
-    with _server() as (port, log):
+    with server() as (port, log):
         for num in _SIZES:
             raced = _raced(num, port, log, python)
             for row, value, text in _compared(*(raced[name] for name in _NAMES)):

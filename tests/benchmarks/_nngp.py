@@ -16,7 +16,7 @@ from _timing import Figure, fresh, rows, started
 # What posterax computes, in a process of its own: `python _nngp.py PROGRAM`
 
 
-def our_gram():
+def our_gram(num: int = N):
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -25,14 +25,14 @@ def our_gram():
     jax.config.update("jax_enable_x64", True)
     kernel = MLPKernel(depth=DEPTH, weight_variance=WEIGHT_VARIANCE, bias_variance=BIAS_VARIANCE)
     gram = eqx.filter_jit(lambda kernel, x: kernel.nngp(x))
-    x = jnp.asarray(_nngp_peers.data()[0])
+    x = jnp.asarray(_nngp_peers.data(num)[0])
     return lambda: jax.block_until_ready(gram(kernel, x))
 
 
-def our_evidence():
+def our_evidence(num: int = N):
     import jax
 
-    once = log_evidence_and_gradient(*_nngp_peers.data())
+    once = log_evidence_and_gradient(*_nngp_peers.data(num))
     return lambda: jax.block_until_ready(once())
 
 
@@ -56,7 +56,7 @@ def log_evidence_and_gradient(x, y):
     return lambda: value_and_gradient(free, hyper, x, y, None, True, False)
 
 
-_OURS = {"gram": our_gram, "evidence": our_evidence}
+OURS = {"gram": our_gram, "evidence": our_evidence}
 
 
 # Rows
@@ -198,4 +198,4 @@ MEASURES = (
 
 
 if __name__ == "__main__":
-    _serve.serve(_OURS[sys.argv[1]])
+    _serve.serve(OURS[sys.argv[1]])

@@ -15,18 +15,18 @@ DEPTH, WEIGHT_VARIANCE, BIAS_VARIANCE = 3, 2.0, 0.1
 LENGTHSCALE, VARIANCE, NOISE = 2.0, 1.0, 0.1
 
 
-def data() -> tuple[np.ndarray, np.ndarray]:
-    """Standard normal inputs (N, D), and a smooth function of them with noise of variance NOISE (N,)."""
+def data(num: int = N) -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal inputs `(num, D)`, and a smooth function of them with noise of variance NOISE `(num,)`."""
     random = np.random.default_rng(0)
-    x = random.normal(size=(N, D))
+    x = random.normal(size=(num, D))
     signal = np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.3 * x[:, 3] ** 2
-    return x, (signal - signal.mean()) / signal.std() + np.sqrt(NOISE) * random.normal(size=N)
+    return x, (signal - signal.mean()) / signal.std() + np.sqrt(NOISE) * random.normal(size=num)
 
 
 # Gram matrix of a ReLU network
 
 
-def neural_tangents_gram():
+def neural_tangents_gram(num: int = N):
     import jax
     import jax.numpy as jnp
     from neural_tangents import stax
@@ -37,20 +37,20 @@ def neural_tangents_gram():
         layers += [stax.Dense(1, W_std=WEIGHT_VARIANCE**0.5, b_std=BIAS_VARIANCE**0.5), stax.Relu()]
     kernel = stax.serial(*layers, stax.Dense(1, W_std=1.0, b_std=None))[2]
     gram = jax.jit(lambda x: kernel(x, None, "nngp"))
-    x = jnp.asarray(data()[0])
+    x = jnp.asarray(data(num)[0])
     return lambda: jax.block_until_ready(gram(x))
 
 
 # Log evidence of a Matern 5/2 process, and its gradient in lengthscale, variance and noise
 
 
-def tinygp_evidence():
+def tinygp_evidence(num: int = N):
     import jax
     import jax.numpy as jnp
     from tinygp import GaussianProcess, kernels
 
     jax.config.update("jax_enable_x64", True)
-    x, y = map(jnp.asarray, data())
+    x, y = map(jnp.asarray, data(num))
 
     def log_evidence(logs):
         lengthscale, variance, noise = jnp.exp(logs)
@@ -63,14 +63,14 @@ def tinygp_evidence():
     return lambda: jax.block_until_ready(both(logs))
 
 
-def gpjax_evidence():
+def gpjax_evidence(num: int = N):
     import equinox as eqx
     import gpjax
     import jax
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
-    x, y = data()
+    x, y = data(num)
     rows = gpjax.Dataset(X=jnp.asarray(x), y=jnp.asarray(y)[:, None])
     prior = gpjax.gps.Prior(
         mean_function=gpjax.mean_functions.Zero(),
@@ -81,11 +81,11 @@ def gpjax_evidence():
     return lambda: jax.block_until_ready(both(model, rows))
 
 
-def gpytorch_evidence(cholesky: bool = False):
+def gpytorch_evidence(num: int = N, cholesky: bool = False):
     import gpytorch
     import torch
 
-    x, y = (torch.as_tensor(value) for value in data())
+    x, y = (torch.as_tensor(value) for value in data(num))
 
     class Matern(gpytorch.models.ExactGP):
         def __init__(self, likelihood):
@@ -104,17 +104,17 @@ def gpytorch_evidence(cholesky: bool = False):
     objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
 
     def once():
-        with gpytorch.settings.max_cholesky_size(2 * N) if cholesky else contextlib.nullcontext():
+        with gpytorch.settings.max_cholesky_size(2 * num) if cholesky else contextlib.nullcontext():
             model.zero_grad()
-            value = N * objective(model(x), y)
+            value = num * objective(model(x), y)
             value.backward()
         return (value.item(), *(parameter.grad for parameter in model.parameters()))
 
     return once
 
 
-def gpytorch_cholesky_evidence():
-    return gpytorch_evidence(cholesky=True)
+def gpytorch_cholesky_evidence(num: int = N):
+    return gpytorch_evidence(num, cholesky=True)
 
 
 PROGRAMS = {

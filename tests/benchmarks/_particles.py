@@ -35,7 +35,7 @@ def program(num_particles: int = N, num_steps: int = T):
             return dist.Normal(x, NOISE_SD)
 
     sampler = ParticleFilter(num_particles, moments=False)
-    model, key = Bootstrap(Walk(), _particles_peers.observations()[:num_steps]), jr.key(0)
+    model, key = Bootstrap(Walk(), _particles_peers.observations(num_steps)), jr.key(0)
 
     def once():
         found = jax.block_until_ready(run_filter(sampler, model, key=key))

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from _timing import HERE, ROOT, Failed, Figure, matrix_product, spread
 
 _PAIRS = 15
-_ENVIRONMENTS = {
+ENVIRONMENTS = {
     "neural-tangents": ("neural-tangents==0.6.5", "jax==0.4.36", "jaxlib==0.4.36", "numpy<2"),
     "gpytorch": ("gpytorch==1.15.2", "torch==2.13.0"),
     "gpjax-tinygp": ("gpjax==1.0.0", "tinygp==0.3.1", "jax==0.10.2"),
@@ -38,7 +39,7 @@ def environment(name: str) -> Path:
 
     Raises `Unavailable` with what pip said.
     """
-    wanted = "\n".join(_ENVIRONMENTS[name]) + "\n"
+    wanted = "\n".join(ENVIRONMENTS[name]) + "\n"
     folder = ROOT / ".cache" / "peers" / name
     python, stamp = folder / "bin" / "python", folder / "requirements.txt"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def environment(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another benchmark may be at it: it is waited for
         if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
             _said_by(name, sys.executable, "-m", "venv", "--clear", str(folder))
-            _said_by(name, str(python), "-m", "pip", "install", "--quiet", *_ENVIRONMENTS[name])
+            _said_by(name, str(python), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name])
             stamp.write_text(wanted)  # last, so that an installation that was cut off starts anew
     return python
 
@@ -76,6 +77,7 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
         )  # fmt: skip
         self.before = self.peak = self.value = float("nan")
+        self.told: dict[str, float] = {}
 
     def __enter__(self):
         return self
@@ -87,12 +89,13 @@ class Child:
 
     def ready(self) -> None:
         """Waits until the program has been set up and run once."""
-        self.before = self._answer()["before"]
+        answer = self._answer()
+        self.before, self.peak = answer["before"], answer["peak"]
 
     def seconds(self) -> float:
         print(file=self._process.stdin, flush=True)
         answer = self._answer()
-        self.peak, self.value = answer["peak"], answer["value"]
+        self.peak, self.value, self.told = answer["peak"], answer["value"], answer["told"]
         return answer["seconds"]
 
     def memory(self) -> str:
@@ -106,6 +109,13 @@ class Child:
             said = self._said.read().strip().splitlines() or [f"exit status {self._process.returncode}"]
             raise Failed(f"{self.label}: {said[-1]}")
         return json.loads(line)
+
+
+def in_turn(children: list[Child], number: int) -> Iterator[Child]:
+    """The children in order, or in reverse where the number of the round is odd."""
+    for child in reversed(children) if number % 2 else children:
+        time.sleep(0.02)  # threads that still wait in a loop for work have gone to sleep
+        yield child
 
 
 def race(
@@ -131,8 +141,7 @@ def race(
         products = []
         for number in range(_PAIRS):
             products.append(matrix_product())
-            for child in reversed(children) if number % 2 else children:
-                time.sleep(0.02)  # threads that still wait in a loop for work have gone to sleep
+            for child in in_turn(children, number):
                 times[child.label].append(child.seconds())
     ratios = [a / b for a, b in zip(times["ours"], times[programs[0]], strict=True)]
     others = "".join(

@@ -3,6 +3,8 @@
 Each row of targets.toml under NAME is measured anew and printed with its figure, target and verdict. The exit status
 is 0 where every row is ok, 1 where one is MISSED or SKIPPED, 2 for a name that has no measurements. FULL=1 runs the
 long studies: more seeds of the same rows, kept one file a seed under results/, so that an interrupted study goes on.
+
+Without a NAME, or with `side_by_side`, posterax and its peers do the same works in turns: see `_side_by_side.py`.
 """
 
 import argparse
@@ -25,7 +27,7 @@ def main() -> int:
         epilog="exit status: 0 every row ok, 1 a row MISSED or SKIPPED, 2 wrong usage or nothing to measure. "
         "FULL=1 in the environment runs the long studies.",
     )
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NAMES)}; without it, side_by_side")
     parser.add_argument("--only", metavar="ROW", action="append", help="only this row and those measured with it")
     args = parser.parse_args()
     targets = tomllib.loads((_timing.HERE / "targets.toml").read_text())
@@ -90,5 +92,7 @@ def show(row: dict, figure) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--in-child"]:
         _timing.answer_as_child(*sys.argv[2:])
+    elif sys.argv[1:2] in ([], ["side_by_side"]):
+        sys.exit(_timing.module("side_by_side").main(sys.argv[2:]))
     else:
         sys.exit(main())
