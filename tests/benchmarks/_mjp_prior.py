@@ -139,6 +139,7 @@ def beside_nuts(num_states: int, seed: int) -> dict[str, list[float]]:
 
 def beside_sums(num_states: int, number: int) -> dict[str, list]:
     """Means, standard deviations and edges against sums over all edge sets."""
+    import jax
     import jax.random as jr
     from posterax_mjp import over_edge_sets, pretrained
 
@@ -157,4 +158,5 @@ def beside_sums(num_states: int, number: int) -> dict[str, list]:
         found["ratio"].append((np.sqrt(np.asarray(law.variance)[off]) / sd).tolist())
         found["edges"].append((np.asarray(law.edge_probs)[off] - probs).tolist())
         found["ess"].append(float(draws.effective_sample_size()))
+        jax.clear_caches()  # each panel has shapes of its own, and a process has room for so many programs
     return found
