@@ -117,7 +117,10 @@ def _trace(leaves: list, treedef) -> tuple[_Program, list, Callable]:
 
     def flat(*arrays):
         arrays_left = iter(arrays)
-        full = [next(arrays_left) if yes else leaf for leaf, yes in zip(leaves, is_array, strict=True)]
+        # NumPy arrays are copied: one that JAX 0.10 has met as a constant in 64 bits can be no argument in 32 any more
+        # ("expected parameter of size ... but got buffer with incompatible size").
+        others = [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+        full = [next(arrays_left) if yes else leaf for leaf, yes in zip(others, is_array, strict=True)]
         fun, args, kwargs = jax.tree.unflatten(treedef, map(_up, full))
         out_leaves, output["treedef"] = jax.tree.flatten(fun(*args, **kwargs))
         output["constants"] = [None if _is_data(leaf) else leaf for leaf in out_leaves]

@@ -222,6 +222,13 @@ class Quadratic(eqx.Module):
         return -self(x)
 
 
+def test_a_numpy_array_handed_over_can_be_used_in_float32_afterwards():
+    # JAX 0.10 remembers arrays that it has met as constants in 64 bits, and then fails in the next call of `jit`.
+    y, plain = np.arange(3.0), jax.jit(lambda y, x: jnp.sum(y * x))
+    assert in_float64(lambda y, x: jnp.sum(y * x))(y, jnp.float32(2)) == 6
+    assert plain(y, jnp.float32(2)) == 6
+
+
 def test_equinox_modules_and_their_methods_are_differentiated_by_their_arrays():
     x = jnp.arange(3.0)
     module = Quadratic(jnp.ones(3), 2)
