@@ -84,18 +84,6 @@ def test_each_example_runs(script, tmp_path):
     assert "wrote" in out
 
 
-def blocks(text, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
-
-
-def test_the_readmes_python_runs_from_top_to_bottom(tmp_path):
-    code = "\n".join(blocks((ROOT / "README.md").read_text(), "python"))
-    out = run([sys.executable, "-c", code], tmp_path)
-    assert "theta[A]" in out
-    assert (tmp_path / "schools.nc").exists()
-    assert (tmp_path / "long-run" / "state.posterax").exists()
-
-
 @pytest.mark.slow
 def test_the_demo_has_the_sections_of_all_plugins_and_each_loads(tmp_path):
     code = """
