@@ -25,7 +25,7 @@ lint: $(VENV)/$(VERSION)-dev
 	$(BIN)/pyright
 
 docs: $(VENV)/$(VERSION)-dev
-	$(BIN)/python -m pdoc posterax posterax.plugin posterax.testing posterax.weights posterax_models posterax_numpyro posterax_distribution_transformer posterax_marginalization posterax_mjp posterax_nngp posterax_particles posterax_particles.language --output-directory site
+	$(BIN)/python docs/render.py site
 
 bench: $(VENV)/$(VERSION)-test
 	$(BIN)/python tests/benchmarks/bench.py $(NAME)

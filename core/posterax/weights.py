@@ -30,6 +30,25 @@ from ._resampling import Stratified as Stratified
 from ._resampling import Systematic as Systematic
 from ._resampling import as_vector, check_vector, whole_weights
 
+__all__ = [
+    "SSP",
+    "AbstractResampler",
+    "Multinomial",
+    "Residual",
+    "Stratified",
+    "Systematic",
+    "effective_sample_size",
+    "entropy",
+    "log_mean",
+    "mcse_of_mean",
+    "normalise",
+    "pareto_k",
+    "smooth",
+    "weighted_mean",
+    "weighted_quantile",
+    "weighted_sd",
+]
+
 _WIDEST_TAIL = 300.0  # nats: the generalised Pareto fit works with weights themselves, whose exponents end at 708
 
 

@@ -6,7 +6,6 @@ described by Magnusson et al. (2024), arXiv:2407.04967. Copyright (c) 2011-2024,
 Assignees, under the BSD 3-Clause License.
 """
 
-# Parameter -> (mean, sd); schools are numbered from 1 there.
 EIGHT_SCHOOLS_REFERENCE = {
     "theta[1]": (6.150502293344254, 5.615863418889274),
     "theta[2]": (4.939581140742195, 4.645578113940842),
@@ -19,3 +18,4 @@ EIGHT_SCHOOLS_REFERENCE = {
     "mu": (4.4105183369549295, 3.3092964767263533),
     "tau": (3.6020595236405932, 3.1984776709766325),
 }
+"""Mean and standard deviation by parameter; schools are numbered from 1 there."""

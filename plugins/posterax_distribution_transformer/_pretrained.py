@@ -16,6 +16,7 @@ PRETRAINED = (
     "normal-variance",
     "quantum-parameter",
 )
+"""Names that `pretrained` and `card` take."""
 
 
 @functools.cache

@@ -20,6 +20,7 @@ PRETRAINED = (
     *("digits-0", "digits-1", "digits-2"),
     *("ising-10x10-0", "ising-10x10-1", "ising-10x10-2", "ising-10x10-critical"),
 )
+"""Names that `pretrained` and `card` take."""
 
 
 @functools.cache
