@@ -1,4 +1,4 @@
-"""Figures in the README: the comparison with peers is what was measured, and every table says what makes it."""
+"""Figures in README and docs: the comparison with peers is what was measured, and every table says what makes it."""
 
 import importlib
 import json
@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = "\n\n".join([README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))])
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_readme_without_its_comments_is_refused(tables, measured):
 
 
 def test_every_table_of_figures_says_which_command_makes_it():
-    paragraphs = re.sub(r"^<!--.*-->\n", "\n", README, flags=re.M).split("\n\n")
+    paragraphs = re.sub(r"^<!--.*-->\n", "\n", PAGES, flags=re.M).split("\n\n")
     figures = [
         (number, paragraph) for number, paragraph in enumerate(paragraphs)
         if paragraph.strip().startswith("| ") and len(re.findall(r"\d\.\d", paragraph)) > 3
