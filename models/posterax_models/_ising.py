@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpy.typing import ArrayLike
 
 _TALLEST = 12
 
@@ -72,6 +73,30 @@ class IsingLattice(eqx.Module):
         joint = powers[apart - 1] * powers[self.columns - apart - 1].T
         return joint / joint.sum()
 
+    def given(self, known: Int[ArrayLike, " D"]) -> tuple[float, Float[np.ndarray, " D"]]:
+        """Log of the sum of f over all assignments with some known values, and each site's probability of 1 among them.
+
+        - `known`: 0 or 1 where the value is known, -1 where not. With none known the first is log Z.
+        """
+        self._check_rows()
+        known, bits = np.asarray(known).reshape(self.rows, self.columns), 2 ** np.arange(self.rows)[::-1]
+        values = (np.arange(2**self.rows)[:, None] // bits) % 2
+        left = [np.flatnonzero(((one < 0) | (values == one)).all(1)) for one in known.T]  # states that each column has
+        log_transfer = _log_transfer(self.rows, float(self.coupling), float(self.field))
+        steps = [np.ix_(here, there) for here, there in zip(left, left[1:] + left[:1], strict=True)]
+        steps = [np.exp(log_transfer[step] - log_transfer.max()) for step in steps]
+        ahead, scale = [np.eye(len(left[0]))], 0.0  # from each column to the first one that comes again
+        for step in reversed(steps):
+            ahead.insert(0, step @ ahead[0])
+            ahead[0], scale = ahead[0] / ahead[0].max(), scale + np.log(ahead[0].max())
+        behind, probs = ahead[-1], np.zeros(known.shape)  # from the first one to each
+        for column in range(self.columns):
+            law = np.sum(ahead[column] * behind.T, 1)
+            probs[:, column] = law @ values[left[column]] / law.sum()
+            behind = behind @ steps[column]
+            behind = behind / behind.max()
+        return float(self.columns * log_transfer.max() + scale + np.log(np.trace(ahead[0]))), probs.ravel()
+
     def sample(self, num: int, *, key: PRNGKeyArray) -> Int[Array, "num D"]:
         """Independent exact draws: column after column, each given the last one and the first."""
         with np.errstate(divide="ignore"):
@@ -89,9 +114,12 @@ class IsingLattice(eqx.Module):
         x = (columns[:, None, :] // bits[:, None]) % 2
         return x.reshape(num, self.num_sites)
 
-    def _powers(self) -> tuple[list[np.ndarray], float]:
+    def _check_rows(self) -> None:
         if self.rows > _TALLEST:
             raise ValueError(f"`rows` must be at most {_TALLEST} for exact answers; got {self.rows}. Turn the lattice.")
+
+    def _powers(self) -> tuple[list[np.ndarray], float]:
+        self._check_rows()
         return _powers(self.rows, self.columns, float(self.coupling), float(self.field))
 
 

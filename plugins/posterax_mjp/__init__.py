@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._answers import stationary_law as stationary_law
     from ._answers_draws import answers as answers
     from ._answers_draws import generators as generators
+    from ._answers_stage import Answer as Answer
     from ._edge_sets import over_edge_sets as over_edge_sets
     from ._emissions import ConfusedLabels as ConfusedLabels
     from ._emissions import Emission as Emission
@@ -75,6 +76,7 @@ _HOMES = {
         "stationary_law",
     ),
     "_answers_draws": ("answers", "generators"),
+    "_answers_stage": ("Answer",),
     "_edge_sets": ("over_edge_sets",),
     "_emissions": ("ConfusedLabels", "Emission", "FlippedLabels", "GaussianSignal", "TrueLabels"),
     "_estimator": ("MJPLikelihood",),
@@ -162,6 +164,7 @@ _PARTS = {
         "mjp-examples": ("_training_data:Examples", "Simulated processes with their summaries."),
     },
     "distribution": {"mjp-rate-law": ("_rate_law:RateLaw", "Which jumps can be made, and how fast they are.")},
+    "stage": {"mjp-answer": ("_answers_stage:Answer", "Passage times and all else that follows from rates.")},
     "panel-data": {"panel-data": ("_panel:PanelData", "Who was seen in which state, and when.")},
     "process-prior": {"process-prior": ("_prior:ProcessPrior", "A law of processes and of what is seen of them.")},
 }

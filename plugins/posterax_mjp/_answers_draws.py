@@ -28,17 +28,31 @@ _DIMS = {
 
 
 def generators(fitted: MJPLikelihood | None, draws: Draws) -> Float[np.ndarray, "chain draw k k"]:
-    """Rate matrices of draws: of the edges' rates, covariates at their means; of matrices where `fitted` is None."""
+    """Rate matrices of draws, covariates at their means; `fitted` is needed where the draws have lost their labels."""
     if fitted is None:
-        rates = np.asarray(draws["rates"], float)
-        if rates.ndim != 4 or rates.shape[-1] != rates.shape[-2]:
-            raise ValueError(
-                f"`draws` must hold matrices of rates; got shape {rates.shape}. Give what was `fitted` too."
-            )
+        rates = _labelled(draws)[0]
     else:
         with precision(64):
             rates = np.asarray(fitted.fitted().model.matrix(jnp.asarray(draws["rates"], float)))
     return rates - rates.sum(-1)[..., None] * np.eye(rates.shape[-1])
+
+
+def _labelled(draws: Draws) -> tuple[Float[np.ndarray, "chain draw k k"], tuple[str, ...]]:
+    """Matrices of rates, and the names of the states: by the labels of the draws, else numbers."""
+    rates, coords = np.asarray(draws["rates"], float), draws.labels.coords
+    if rates.ndim == 4 and rates.shape[-1] == rates.shape[-2]:
+        return rates, tuple(map(str, coords.get("from", range(rates.shape[-1]))))
+    states, edges = (tuple(map(str, coords.get(name, ()))) for name in ("state", "edge"))
+    places = {f"{a}->{b}": (i, j) for i, a in enumerate(states) for j, b in enumerate(states) if i != j}
+    if rates.ndim != 3 or len(edges) != rates.shape[-1] or not set(edges) <= set(places):
+        raise ValueError(
+            f"`draws` must hold matrices of rates, or rates of edges with their labels; got shape {rates.shape}. Give "
+            "what was `fitted` too."
+        )
+    start, end = zip(*(places[edge] for edge in edges), strict=True)
+    matrices = np.zeros((*rates.shape[:2], len(states), len(states)))
+    matrices[..., start, end] = rates
+    return matrices, states
 
 
 def answers(
@@ -55,10 +69,11 @@ def answers(
     of chains with one stationary law "stationary_law" and "entropy_production"; "transition_probs" at `times`;
     "committors", the probability to reach `end` before `start`, names of states. Times are in the data's units.
 
-    - `fitted`: what the draws came from; None for whole matrices, as of `MJPFoundation.draws`.
+    - `fitted`: what the draws came from; None where labels tell which rates they hold, as those of `infer` and of
+      `MJPFoundation.draws` do.
     """
     matrices = generators(fitted, draws)
-    states = tuple(draws.labels.coords["from"]) if fitted is None else fitted.fitted().states
+    states = _labelled(draws)[1] if fitted is None else fitted.fitted().states
     found = {
         "sojourn_times": _answers.sojourn_times(matrices),
         "relaxation_times": _answers.relaxation_times(matrices),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._selection import select as select
     from ._state_space import StateSpaceModel as StateSpaceModel
     from ._tempered import TemperedSMC as TemperedSMC
+    from ._twisted import Twisted as Twisted
 
 _HOMES = {
     "_conditional": ("conditional_sweep",),
@@ -60,6 +61,7 @@ _HOMES = {
     "_selection": ("Selection", "select"),
     "_state_space": ("StateSpaceModel",),
     "_tempered": ("TemperedSMC",),
+    "_twisted": ("Twisted",),
 }
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -72,6 +74,9 @@ _PARTS = {
         ("bootstrap", "Bootstrap", "A state-space model filtered by its own moves."),
         ("guided", "Guided", "A state-space model filtered by a proposal that looks at the observation."),
         ("auxiliary", "Auxiliary", "A model whose ancestors are drawn with an eye on what comes next."),
+    ],
+    ("feynman-kac", "_twisted"): [
+        ("twisted", "Twisted", "A model whose moves and weights look ahead by a guess of what is to come."),
     ],
     ("schedule", "_schedules"): [
         ("ess-schedule", "EssSchedule", "Temperature by the effective sample size: the published default."),

@@ -57,6 +57,16 @@ class FeynmanKac(eqx.Module):
         """
         return None
 
+    def choices(self, t: Int[Array, ""], before: PyTree[Array] | None) -> tuple[PyTree[Array], Float[Array, " K"]]:
+        """All particles that the one `before` can move to, leading axis K, with logs of their probabilities in $M_t$.
+
+        At time 0 there is none before (None), and they are those of $M_0$. `Twisted` needs them.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `choices`, the list of all particles that one can move to, which `Twisted` "
+            "needs. Write it, or let the guess choose ancestors alone: `Auxiliary(model, ahead=log_twist)`."
+        )
+
     def log_transition(self, t: Int[Array, ""], before: PyTree[Array], x: PyTree[Array]) -> Float[Array, ""]:
         """Log of the density of $M_t G_t$ from `before` to `x`, up to what does not depend on `before`.
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from posterax._tree import as_data
 
 from ._feynman_kac import FeynmanKac
-from ._state_space import StateSpaceModel, drawn, log_emission, total
+from ._state_space import StateSpaceModel, drawn, listed, log_emission, total
 
 
 class Bootstrap(FeynmanKac):
@@ -46,6 +46,10 @@ class Bootstrap(FeynmanKac):
     def moves(self, t, before, *, key):
         """Drawn together, from the transition."""
         return drawn(lambda x: self.model.transition(t, x), before, key=key)
+
+    def choices(self, t, before):
+        """All values of the transition, or of the initial law, where it has finitely many."""
+        return listed(self.model.initial() if before is None else self.model.transition(t, before))
 
     def log_start(self, x):
         """Log density of the first observation."""
@@ -105,6 +109,11 @@ class Guided(Bootstrap):
         """Drawn together, from the proposal."""
         return drawn(lambda x: self.proposal.transition(t, x, self.at(t)), before, key=key)
 
+    def choices(self, t, before):
+        """All values of the proposal, where it has finitely many."""
+        seen = self.at(t)
+        return listed(self.proposal.initial(seen) if before is None else self.proposal.transition(t, before, seen))
+
     def log_start(self, x):
         """Log of prior times likelihood over proposal."""
         proposed = total(self.proposal.initial(self.at(0)), x)
@@ -146,6 +155,10 @@ class Auxiliary(FeynmanKac):
     def moves(self, t, before, *, key):
         """Those of `base`."""
         return self.base.moves(t, before, key=key)
+
+    def choices(self, t, before):
+        """Those of `base`."""
+        return self.base.choices(t, before)
 
     def log_start(self, x):
         """That of `base`."""

@@ -101,6 +101,18 @@ def total(law: Any, x: PyTree[Array]) -> Float[Array, ""]:
         ) from error
 
 
+def listed(law: Any) -> tuple[Array, Float[Array, " K"]]:
+    """All values of a law of one number that has finitely many, and their log probabilities."""
+    if not getattr(law, "has_enumerate_support", False) or law.batch_shape or law.event_shape:
+        raise TypeError(
+            "All moves can be listed where their law is one of a single number with finitely many values, such as "
+            f"Categorical; got {type(law).__name__} of shape {(*law.batch_shape, *law.event_shape)}. Else a guess can "
+            "choose ancestors alone: `Auxiliary(model, ahead=log_twist)`."
+        )
+    values = law.enumerate_support(expand=False)
+    return values, law.log_prob(values)
+
+
 def log_emission(law: Any, observed: PyTree[Array]) -> Float[Array, ""]:
     """Log density of one observation; what is NaN counts as missing and adds nothing.
 

@@ -34,6 +34,9 @@ TINY = {
     "24_calibrated_rates.py": ["--states", "2", "--processes", "30"],
     "25_amortise_reweight_move.py": ["--draws", "200", "--repeats", "1"],
     "26_yesterdays_posterior.py": ["--days", "2", "--places", "1", "--draws", "400"],
+    "27_nngp_evidence.py": ["--rows", "6", "--particles", "20", "--datasets", "1"],
+    "28_look_ahead_by_marginals.py": ["--particles", "4", "--keys", "2", "--steps", "20"],
+    "29_passage_times.py": ["--paths", "40", "--sets", "1"],
     "30_thousand_fits.py": ["--fits", "6", "--workers", "1"],
     "31_two_hosts.py": ["--draws", "50"],
 }
@@ -71,6 +74,9 @@ SLOW = {
     "24_calibrated_rates.py",
     "25_amortise_reweight_move.py",
     "26_yesterdays_posterior.py",
+    "27_nngp_evidence.py",
+    "28_look_ahead_by_marginals.py",
+    "29_passage_times.py",
     "30_thousand_fits.py",
     "31_two_hosts.py",
 }  # half a minute each, nearly all of it compilation

@@ -76,6 +76,18 @@ def test_the_transfer_matrix_agrees_with_enumeration(rows, columns):
         np.testing.assert_allclose(law.pair_probs(apart), pair, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_known_sites_are_summed_over_no_more(share):
+    law, rng = IsingLattice(3, 4, 0.5, -0.2), np.random.default_rng(1)
+    known = np.where(rng.uniform(size=12) < share, rng.integers(0, 2, 12), -1)
+    states = assignments((2,) * 12)
+    agrees = ((known < 0) | (states == known)).all(1)
+    log_f = np.where(agrees, np.asarray(law.log_weight(states), float), -np.inf)
+    log_sum, probs = law.given(known)
+    np.testing.assert_allclose(log_sum, np.logaddexp.reduce(log_f), rtol=1e-6)
+    np.testing.assert_allclose(probs, np.exp(log_f - np.logaddexp.reduce(log_f)) @ states, atol=1e-6)
+
+
 def test_the_weight_counts_each_edge_of_the_torus_once():
     law = IsingLattice(3, 4, 0.5, 0.25)
     assert law.log_weight(jnp.ones(12, int)) == 0.5 * 24 + 0.25 * 12

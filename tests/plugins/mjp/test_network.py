@@ -151,8 +151,6 @@ def test_weights_bring_the_network_to_the_exact_posterior():
     np.testing.assert_allclose(told["transition_probs"].sum(-1), 1, atol=1e-6)
     with pytest.raises(ValueError, match="no state"):
         answers(None, plain, start=["7"], end=["2"])
-    with pytest.raises(ValueError, match="matrices"):
-        answers(None, MJPLikelihood(method="map").fit(panel, key=jr.key(0)).infer(key=jr.key(1)))
 
 
 def test_edge_sets_of_many_states_are_refused(panel):

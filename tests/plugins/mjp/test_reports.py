@@ -6,9 +6,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pandas as pd
+import posterax
 import pytest
 import scipy.linalg
+from posterax import Draw, Infer
+from posterax._labels import Labels
 from posterax_mjp import (
+    Answer,
     FlippedLabels,
     MJPLikelihood,
     PanelData,
@@ -19,6 +23,7 @@ from posterax_mjp import (
     generators,
     likeliest_paths,
     pearson,
+    pretrained,
     prevalence,
     read_panel,
     state_probs,
@@ -135,6 +140,26 @@ def test_answers_of_draws():
     tree = found.to_datatree()
     assert tree["posterior"]["first_passage_times"].dims[2:] == ("from", "to")
     assert list(tree["posterior"].coords["from"].values) == list("012345")
+
+
+def test_labels_tell_which_rates_draws_hold_and_a_pipeline_goes_from_snapshots_to_answers(tmp_path):
+    rates = np.array([[0.0, 0.5, 0.5], [0.8, 0, 0.3], [0, 0.4, 0]])
+    panel = simulated(rates, 80, np.linspace(0, 3, 13), 6, (0.4, 0.3, 0.3))
+    fitted = MJPLikelihood(method="laplace", edges=rates > 0, num_draws=200).fit(panel, key=jr.key(0))
+    pipeline = Infer(fitted) >> Answer(times=(0.5, 1.0), start=("0",), end=("2",))
+    draws = pipeline.run(key=jr.key(1))
+    told = answers(fitted, draws, times=[0.5, 1.0], start=[0], end=[2])
+    assert set(told.values) == set(draws.values)
+    for name, value in told.values.items():
+        np.testing.assert_array_equal(draws[name], value)
+    assert draws.labels.dims["first_passage_times"] == ["from", "to"]
+    assert draws.history[-1]["step"] == "answer"
+    assert "first_passage_times" in draws.history[-1]["added"]
+    posterax.save(tmp_path / "pipeline.posterax", pipeline)
+    assert posterax.load(tmp_path / "pipeline.posterax").stages[-1] == pipeline.stages[-1]
+    assert (Infer(pretrained(), panel) >> Draw(20) >> Answer()).run(key=jr.key(2)).num_draws == 20
+    with pytest.raises(ValueError, match="Give what was `fitted` too"):
+        answers(None, draws.replace(labels=Labels()))
 
 
 def test_reducible_chains_have_no_stationary_answers():

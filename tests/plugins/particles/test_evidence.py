@@ -16,6 +16,7 @@ from posterax_particles import (
     LookAhead,
     ParticleFilter,
     TargetEssSchedule,
+    Twisted,
     run_filter,
 )
 
@@ -79,6 +80,12 @@ def test_evidence_is_unbiased_by_every_scheme(name, model):
 
 def test_evidence_of_a_chain_is_unbiased():
     assert is_one_on_average(ratios(FILTERS["seldom"], MODELS["chain"], EXACT["chain"]))
+
+
+@pytest.mark.parametrize("name", ["always", "seldom"])
+def test_evidence_of_a_twisted_chain_is_unbiased_however_bad_the_guess(name):
+    model = Twisted(MODELS["chain"], lambda t, x: 0.3 * x * jnp.cos(t))
+    assert is_one_on_average(ratios(FILTERS[name], model, EXACT["chain"]))
 
 
 EARLY = EssSchedule(ess_threshold=1.0, early_phase=1.0)
