@@ -63,7 +63,7 @@ def main(observation: float, num_draws: int, output: Path) -> None:
         axis.plot(grid, density["prior"], color="0.6", linestyle=":", label="prior")
         axis.plot(grid, p, color="0.2", linewidth=4, alpha=0.35, label="exact posterior")
         axis.plot(grid, q, color="C3", linewidth=1.2, label="network")
-        axis.axvline(observation, color="C0", linewidth=0.8)
+        axis.axvline(observation, color="C0", linewidth=0.8, label="observation")
         axis.set(title=f"{name}: KL {kl:.4f}", xlim=(-4, 4))
         axis.title.set_fontsize(9)
         axis.spines[["top", "right"]].set_visible(False)

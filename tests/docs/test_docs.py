@@ -294,7 +294,27 @@ def test_a_page_runs_in_a_fresh_environment_with_all_its_commands(page, tmp_path
     call(bin / "posterax", "check", "langevin", "--only", "interface", "shapes", cwd=bin)
 
 
-# --- blocks that are not run
+# --- what is not run
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for place in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        file, _, mark = place.partition("#")
+        if place.startswith("http"):
+            continue
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), f"{page}: {place}"
+        headings = re.findall(r"^#+ (.*)", target.read_text(), flags=re.M) if mark else ()
+        assert not mark or mark in {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}, place
+
+
+def test_pictures_are_small_and_made_by_examples():
+    listed = re.findall(r'"(\w+)": "(\w+\.py)"', (ROOT / "docs" / "pictures.py").read_text())
+    assert {name for name, _ in listed} == {path.stem for path in (ROOT / "docs" / "pictures").iterdir()}
+    for name, example in listed:
+        assert f"{name}.png" in (source := (ROOT / "examples" / example).read_text()) or f'"{name}' in source
+        assert (ROOT / "docs" / "pictures" / f"{name}.png").stat().st_size < 120_000
 
 
 def other(words):
