@@ -235,15 +235,15 @@ class Found:
         )
 
 
-def filtered(model: FeynmanKac, num: int, keys: int, when: float = 0.5) -> Found:
-    """Particle filters; `when`: the effective share below which they resample."""
-    sampler = ParticleFilter(num, when=EssBelow(when), moments=False)
+def filtered(model: FeynmanKac, num: int, keys: int, resampled: bool = True) -> Found:
+    """Particle filters; or, never resampled, importance sampling, whose weights mean something at the end alone."""
+    sampler = ParticleFilter(num, when=EssBelow(0.5 if resampled else 1e-9), moments=False)
 
     @jax.jit
     def run(key):
         found = run_filter(sampler, model, key=key)
         means = jax.nn.softmax(found.state.log_weights) @ found.state.particles.astype(float)
-        return found.log_evidence, means, found.stats["ess"] / num
+        return found.log_evidence, means, found.stats["ess"][0 if resampled else -1 :] / num
 
     return repeated(run, num, keys)
 
@@ -272,7 +272,7 @@ def compared(problem: Problem, particles: int, keys: int) -> dict[str, Found]:
     return {
         "plain, as many": filtered(plain, particles, keys),
         "plain": for_as_long(lambda num, keys: filtered(plain, num, keys), 40 * particles),
-        "network alone": for_as_long(lambda num, keys: filtered(alone, num, keys, 1e-9), 4 * particles),
+        "network alone": for_as_long(lambda num, keys: filtered(alone, num, keys, False), 4 * particles),
         "look-ahead": ahead,
     }
 
@@ -303,8 +303,7 @@ def plot(axes, problem: Problem, found: dict[str, Found]) -> None:
         colour, error = COLOURS[name], one.log_z - problem.log_z
         axes[0].plot(place + rng.uniform(-0.2, 0.2, len(error)), error, "o", ms=3, alpha=0.7, color=colour)
         last, label = len(problem.scan.order) - 1, f"{name}: {one.num:,}"
-        filters = one.share.shape[1] > 1
-        at, style = (np.arange(last + 1), "-") if filters else (last, "D")
+        at, style = (last, "D") if one.share.shape[1] == 1 else (np.arange(last + 1), "-")
         axes[1].plot(at, 100 * one.share.mean(0), style, ms=5, lw=1.4, color=colour, label=label)
         off = np.sqrt(np.mean((one.means - problem.means) ** 2, 0))[np.asarray(problem.scan.order)]
         axes[2].plot(np.maximum(off, 1e-4), color=colour, lw=1.2)
