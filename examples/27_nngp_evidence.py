@@ -199,7 +199,7 @@ def main(rows: int, particles: int, datasets: int, output: Path) -> None:
     print(f"\nnegative log density of 200 fresh points, nats each, less that of the true law; {datasets} data sets")
     for name in list(scores)[1:]:
         excess = scores[name] - scores["of the truth"]
-        print(f"{name:28} mean {mean_of(excess)}; each " + " ".join(f"{one:.3f}" for one in excess))
+        print(f"{name:28} mean {mean_of(excess)}, median {np.median(excess):.3f}, worst {excess.max():.3f}")
     gain = scores["maximum marginal likelihood"] - scores["averaged over networks"]
     print(f"{'gained by averaging, paired':28} mean {mean_of(gain)}, positive in {np.sum(gain > 0)} of {datasets}")
     figure = plot(exact, found, likeliest, scores, drawn[0])
