@@ -50,9 +50,11 @@ def main(coupling: float, field: float, steps: int, output: Path) -> None:
     print(fitted.error_report(x[:200], observed[:200], key=jr.key(4)).words)
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    axes[0].plot(true, told, ",", color="C0")
+    axes[0].plot(true, told, ".", color="C0", markersize=1.5, alpha=0.4)
     axes[0].axline((0, 0), slope=1, color="0.3", linewidth=0.8)
-    axes[0].set(xlabel="exact log marginal, nats", ylabel="network, one pass")
+    axes[0].set(
+        xlabel="exact log marginal, nats", ylabel="network, one pass", xticks=range(-16, 1, 4), yticks=range(-16, 1, 4)
+    )
     errors = [off[sizes == size] for size in range(SIZE + 1)]
     axes[1].plot([error.mean() for error in errors], "o-", color="C3", label="mean error")
     axes[1].plot([np.quantile(error, 0.95) for error in errors], ".:", color="C3", label="95 %")
@@ -60,7 +62,7 @@ def main(coupling: float, field: float, steps: int, output: Path) -> None:
     axes[1].plot(
         [row["num_observed"] for row in table], [row["residual"] for row in table], color="0.5", label="residual, rms"
     )
-    axes[1].set(xlabel="spins observed", ylabel="nats", ylim=(0, None))
+    axes[1].set(xlabel="spins observed", ylabel="error, nats", ylim=(0, None), xticks=range(0, SIZE + 1, 4))
     axes[1].legend(frameon=False)
     bins = np.linspace(-1 - 1 / SIZE, 1 + 1 / SIZE, SIZE + 2)
     axes[2].hist(2 * x.mean(-1) - 1, bins, density=True, color="0.8", label="exact draws")

@@ -82,6 +82,7 @@ def plot(path: Path, errors: dict[str, np.ndarray], law, ratchet: FlashingRatche
         left.plot(NUMBERS, middle, "o-", ms=3, color=colour, label=label)
         left.fill_between(NUMBERS, low, high, color=colour, alpha=0.15, lw=0)
     left.set(xscale="log", yscale="log", xlabel="paths", ylabel="root mean square error of the rates")
+    left.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"], minor=False)
     left.legend(frameon=False)
     mean, sd, probs = (np.asarray(v)[OFF] for v in (law.mean, np.sqrt(law.variance), law.edge_probs))
     truth = ratchet.rates[OFF]
@@ -91,6 +92,7 @@ def plot(path: Path, errors: dict[str, np.ndarray], law, ratchet: FlashingRatche
     dots = right.scatter(place, mean[order], c=probs[order], cmap="viridis", vmin=0, vmax=1, s=18, zorder=2)
     right.step(place, truth[order], where="mid", color="k", lw=1, label="truth")
     right.set(xlabel="pair of states", ylabel="rate", title="network, 300 paths; bars: 2 standard deviations")
+    right.title.set_fontsize(10)
     right.legend(frameon=False, loc="upper left")
     figure.colorbar(dots, label="probability of the jump")
     for axes in (left, right):

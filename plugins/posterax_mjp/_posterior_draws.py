@@ -1,5 +1,6 @@
 """Draws of what a fit knows: by its curvature, weighted or not, and by NUTS."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -10,13 +11,14 @@ import numpy as np
 import posterax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
-from posterax import Draws, Plan, Target
+from posterax import Draws, Plan, PosteraxWarning, Target
 from posterax._labels import Labels
 
 from ._fit import Posterior, log_densities
 from ._knowledge import Knowledge
 
 _HALVINGS = 20
+_MANY_STEPS = 300  # a draw; some ten are usual in these coordinates
 
 
 def normal_draws(known: Knowledge, num: int, *, weighted: bool, key: PRNGKeyArray) -> Draws:
@@ -56,6 +58,12 @@ def nuts_draws(
         posterax.get("numpyro:nuts")(num_warmup=num_warmup), target, num_draws=num_draws, num_chains=num_chains,
         key=two, init={"z": starts}, plan=Plan(precision=64), progress=progress,
     )  # fmt: skip
+    if (steps := float(np.mean(found.stats["n_steps"]))) > _MANY_STEPS:
+        warnings.warn(
+            f"NUTS needed {steps:.0f} steps a draw: the posterior has a jump, as where the prior bounds rates that the "
+            "data allow. Look at R-hat; a prior without bounds, such as LogNormalRates(), has no jumps.",
+            PosteraxWarning, stacklevel=3,
+        )  # fmt: skip
     z = jnp.asarray(found["z"]).reshape(-1, len(mean))
     flat = _told(known, jax.vmap(unravel)(jnp.asarray(mean) + z @ root.T))
     shape = (num_chains, found.num_draws)

@@ -1,6 +1,7 @@
 """One event loop, on a thread of its own: asynchronous work is done from scripts and from notebooks alike."""
 
 import asyncio
+import atexit
 import concurrent.futures
 import os
 import threading
@@ -19,9 +20,21 @@ def loop() -> asyncio.AbstractEventLoop:
         found = _running.get(os.getpid())
         if found is None or found.is_closed():
             found = asyncio.new_event_loop()
-            threading.Thread(target=found.run_forever, name=_THREAD, daemon=True).start()
+            thread = threading.Thread(target=found.run_forever, name=_THREAD, daemon=True)
+            thread.start()
+            atexit.register(_let_go, found, thread, os.getpid())
             _running[os.getpid()] = found
         return found
+
+
+def _let_go(running: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
+    """Waits, at the interpreter's end, until the thread is out of compiled code: cut off in there, it takes all down.
+
+    Two Ctrl-C in a row reach this with work under way, of which the step now being made is ended.
+    """
+    if process == os.getpid() and not running.is_closed():
+        running.call_soon_threadsafe(running.stop)
+        thread.join(timeout=10)
 
 
 def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:

@@ -11,11 +11,13 @@ import pytest
 import scipy.linalg
 from posterax import PosteraxWarning
 from posterax_mjp import (
+    BetaRates,
     ConfusedLabels,
     FlippedLabels,
     GaussianSignal,
     LogNormalRates,
     LogUniformRates,
+    MixedRates,
     MJPLikelihood,
     PanelData,
     Process,
@@ -74,6 +76,16 @@ def test_draws_have_the_exact_moments(quadrature, method, num, off):
         assert fitted.table(key=jr.key(1)).loc["rates"].shape == (2, 3)
     tree = draws.to_datatree(key=jr.key(2))
     assert list(tree["posterior"]["rates"].coords["edge"].values) == ["0->1", "1->0"]
+
+
+@pytest.mark.slow
+def test_nuts_says_where_the_bound_of_a_prior_makes_it_crawl():
+    rates = np.array([[0.0, 11.0, 2.0], [9.0, 0.0, 3.0], [2.0, 2.0, 0.0]])
+    panel = PanelData.from_paths(paths(rates, 60, np.linspace(0, 1, 30), seed=1), np.linspace(0, 1, 30))
+    prior = MixedRates((BetaRates(), LogUniformRates()))  # the first knows no rate above 10
+    model = Fit(method="nuts", prior=prior, num_warmup=100, num_draws=20, num_chains=1)
+    with pytest.warns(PosteraxWarning, match="steps a draw: the posterior has a jump"):
+        model.fit(panel, key=jr.key(0), progress=False)
 
 
 def test_the_maximum_is_that_of_the_closed_form():
