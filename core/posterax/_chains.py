@@ -131,7 +131,7 @@ def _advance(sampler, target, chain_keys, plan, state, start, stop) -> Chunk:
 
         def body(step, carry):
             state, room = carry
-            state, info = jax.vmap(lambda s, k: sampler.step(target, s, key=jr.fold_in(k, step)))(state, keys)
+            state, info = _each(lambda s, k: sampler.step(target, s, key=jr.fold_in(k, step)), state, keys)
             row = _row(sampler, state, info)
             return strengthen(state), jax.tree.map(lambda r, new: r.at[step - start].set(new), room, row)
 
@@ -142,6 +142,14 @@ def _advance(sampler, target, chain_keys, plan, state, start, stop) -> Chunk:
     sharded = plan.shard(local, (0, 0, None, None, None), (0, 1, 0))
     state, rows, reached = sharded(state, chain_keys, arrays, start, stop)
     return Chunk(state, rows, reached[0], False)
+
+
+def _each(step, state, keys):
+    """One step of each chain. A single chain goes as it is: `vmap` makes a branch compute both its sides."""
+    if len(keys) > 1:
+        return jax.vmap(step)(state, keys)
+    alone = step(jax.tree.map(lambda leaf: leaf[0], state), keys[0])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], alone)
 
 
 def _rows(sampler, target, state, keys) -> Row:

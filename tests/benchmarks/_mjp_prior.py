@@ -67,11 +67,9 @@ def posteriors():
     yield "nuts-mean", Figure(float(np.median(shift)), text)
     text = f"sd over NUTS's, medians: {told['ratio']}; all {np.median(ratio):.3f}"
     yield "nuts-sd", Figure(float(abs(np.median(ratio) - 1)), text)
-    number = 20 if FULL else 12  # two of each kind of grid
-    sums = {
-        k: study(f"mjp-sets-{k}", range(1), lambda _, k=k: fresh("mjp_prior", "beside_sums", k, number))[0]
-        for k in (2, 3)
-    }
+    number = 20 if FULL else 6  # one of each kind of grid
+    waiting = {k: started("mjp_prior", "kept_sums", k, number) for k in (2, 3)}
+    sums = {k: wait() for k, wait in waiting.items()}
     shift = np.concatenate([np.ravel(found["shift"]) for found in sums.values()])
     told = ", ".join(
         f"{k} states: network {np.median(found['shift']):.3f}, with weights {np.median(found['corrected']):.3f}, sd "
@@ -135,6 +133,11 @@ def beside_nuts(num_states: int, seed: int) -> dict[str, list[float]]:
     mean, sd = rates.mean(0), rates.std(0)
     found, spread_ = np.asarray(law.present_mean())[off], np.sqrt(np.asarray(law.present_variance()))[off]
     return {"shift": (np.abs(found - mean) / sd).tolist(), "ratio": (spread_ / sd).tolist()}
+
+
+def kept_sums(num_states: int, number: int) -> dict[str, list]:
+    """The study of some states."""
+    return study(f"mjp-sets-{num_states}", range(1), lambda _: beside_sums(num_states, number))[0]
 
 
 def beside_sums(num_states: int, number: int) -> dict[str, list]:
