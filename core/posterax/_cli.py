@@ -114,11 +114,15 @@ def _demo(commands, name: str) -> None:
     parser.add_argument(
         "--section", metavar="NAME", action="append", help="only this section; may be given more than once"
     )
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=min(2, os.cpu_count() or 1),
+        help="sections to run side by side (default: %(default)s)",
+    )  # fmt: skip
 
     def run(args: argparse.Namespace) -> int | None:
         from . import _demo
 
-        return _demo.main(output=args.output, sections=args.section)
+        return _demo.main(output=args.output, sections=args.section, processes=args.jobs)
 
     parser.set_defaults(run=run)
 

@@ -1,118 +1,41 @@
 """`posterax demo`: runs the section of every plugin, prints estimates beside the truth, writes a page of results."""
 
+import contextlib
+import io
+import multiprocessing
+import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from ._arviz import save_plot, write_netcdf
 from ._component import resolve
-from ._draws import Draws
+from ._demo_report import FAR, Report
 from ._errors import UnknownComponentError, near
 from ._registry import plugins
 
-# A section compares some fifty figures; a correct program passes 5 standard errors about once in 30,000 such sections.
-FAR = 5.0
+
+class Made(NamedTuple):
+    """A section that has been run."""
+
+    html: str
+    good: bool
+    out: str = ""  # what it printed, where it ran in a process of its own
+    err: str = ""
 
 
-class Report:
-    """What a demo section writes to: words, tables of estimate and truth, pictures, and files.
-
-    - `folder`: where the section's own files go.
-    """
-
-    def __init__(self, title: str, folder: Path):
-        self.folder = folder
-        self.num_far = 0
-        self._title = title
-        self._html: list[str] = []
-        self._began = time.perf_counter()
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def say(self, text: str) -> None:
-        """Tell what is being done, and when."""
-        print(f"  [{time.perf_counter() - self._began:5.1f} s] {text}", flush=True)
-        self._html.append(f"<p>{escape(text)}</p>")
-
-    def compare(
-        self,
-        caption: str,
-        rows: Sequence[tuple[str, float, float, float]],
-    ) -> None:
-        """A table of estimate, truth and error. Errors beyond five standard errors are marked and fail the demo.
-
-        - `rows`: (name, estimate, its standard error, truth). NaN for a standard error that nobody knows.
-        """
-        head = ("", "estimate", "truth", "error", "std. errors")
-        body = []
-        for name, estimate, se, truth in rows:
-            error = estimate - truth
-            far = not np.isfinite(error) or abs(error) > FAR * se
-            self.num_far += int(far)
-            scaled = f"{error / se:+.1f}" if np.isfinite(se) and se > 0 else "-"
-            body.append((name, _number(estimate), _number(truth), _number(error), scaled + (" FAR" if far else "")))
-        widths = [max(len(row[i]) for row in [head, *body]) for i in range(5)]
-        print(f"\n  {caption}")
-        for row in [head, *body]:
-            cells = [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-            print("    " + "  ".join(cells).rstrip())
-        print(flush=True)
-        cells = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in body)
-        heads = "".join(f"<th>{escape(c)}</th>" for c in head)
-        self._html.append(f"<table><caption>{escape(caption)}</caption><tr>{heads}</tr>{cells}</table>")
-
-    def compare_draws(self, caption: str, draws: Draws, problem: Any, names: Sequence[str]) -> None:
-        """A table of posterior means and standard deviations beside the exact ones of `problem`."""
-        self.compare(caption, list(_moments(draws, problem.mean, problem.sd, names)))
-
-    def picture(self, name: str, draw: Callable[[Path], Any], caption: str) -> None:
-        """A picture in the file `name.png`, made by `draw(path)`."""
-        path = self.folder / f"{name}.png"
-        draw(path)
-        place = f"{self.folder.name}/{path.name}"
-        self._html.append(f'<figure><img src="{place}"><figcaption>{escape(caption)}</figcaption></figure>')
-
-    def results(self, tree: Any, *, var_names: Sequence[str]) -> None:
-        """A DataTree as netCDF, with its trace, rank and forest plots."""
-        write_netcdf(tree, self.folder / "draws.nc")
-        for kind, caption in _PLOTS.items():
-            self.picture(kind, lambda path, kind=kind: save_plot(tree, kind, path, var_names=var_names), caption)
-        self.say(f"wrote draws.nc, {', '.join(f'{kind}.png' for kind in _PLOTS)} to {self.folder}")
-
-    def html(self) -> str:
-        """The section as HTML."""
-        return f"<section><h2>{escape(self._title)}</h2>{''.join(self._html)}</section>"
-
-
-_PLOTS = {
-    "trace": "Trace: chains should look alike and wander freely.",
-    "rank": "Ranks: lines inside the band mean that no chain differs from the others.",
-    "forest": "Forest: posterior intervals.",
-}
-
-
-def main(*, output: str, sections: Sequence[str] | None) -> int:
+def main(*, output: str, sections: Sequence[str] | None, processes: int = 1) -> int:
     """Run the demo sections of the installed plugins; 1 if one failed or was far from the truth, else 0.
 
     - `output`: the folder to write to.
     - `sections`: only these, by name.
+    - `processes`: that run sections side by side; what a section says is then printed when it has ended.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    offered = [(spec, record) for record in plugins() for spec in record.demos]
-    names = [spec.name for spec, _ in offered]
-    found = {
-        spec.name if names.count(spec.name) == 1 else f"{record.id}-{spec.name}": (spec, record)
-        for spec, record in offered
-    }
+    found = _sections()
     if not found:
         print("No installed plugin has a demo section.")
         return 0
@@ -121,28 +44,73 @@ def main(*, output: str, sections: Sequence[str] | None) -> int:
             raise UnknownComponentError(
                 f"There is no demo section {name!r}{near(name, found) or '.'} There are {sorted(found)}."
             )
-    folder, began, failed, pages = Path(output), time.perf_counter(), [], []
-    for name, (spec, record) in found.items():
-        if sections and name not in sections:
-            continue
-        print(f"{name} ({record.owner}): {spec.summary}", flush=True)
-        report = Report(f"{name}: {spec.summary}", folder / name)
-        try:
-            resolve(spec, record)(report)
-        except Exception as error:
-            failed.append(name)
-            report.say(f"FAILED: {type(error).__name__}: {error}")
-            traceback.print_exc()
-        if report.num_far:
-            failed.append(name)
-            report.say(f"FAILED: {report.num_far} figures above, more than {FAR:g} standard errors from the truth.")
-        pages.append(report.html())
-    page = folder / "index.html"
+    names = [name for name in found if not sections or name in sections]
+    folder, began = Path(output), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    page.write_text(_PAGE.format(body="".join(pages)), encoding="utf-8")
-    verdict = f"failed: {', '.join(dict.fromkeys(failed))}" if failed else "all figures agree with the truth"
-    print(f"{len(pages)} sections in {time.perf_counter() - began:.0f} s, {verdict}. The page is {page}.")
+    processes = min(processes, len(names))
+    made = {name: _run(name, folder) for name in names} if processes < 2 else _side_by_side(names, folder, processes)
+    page = folder / "index.html"
+    page.write_text(_PAGE.format(body="".join(made[name].html for name in names)), encoding="utf-8")
+    failed = [name for name in names if not made[name].good]
+    verdict = f"failed: {', '.join(failed)}" if failed else "all figures agree with the truth"
+    print(f"{len(names)} sections in {time.perf_counter() - began:.0f} s, {verdict}. The page is {page}.")
     return 1 if failed else 0
+
+
+def _sections() -> dict[str, tuple[Any, Any]]:
+    """All sections by name, with the plugin's where two have the same."""
+    offered = [(spec, record) for record in plugins() for spec in record.demos]
+    names = [spec.name for spec, _ in offered]
+    return {
+        spec.name if names.count(spec.name) == 1 else f"{record.id}-{spec.name}": (spec, record)
+        for spec, record in offered
+    }
+
+
+def _run(name: str, folder: Path) -> Made:
+    """One section, here."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    spec, record = _sections()[name]
+    print(f"{name} ({record.owner}): {spec.summary}", flush=True)
+    report, good = Report(f"{name}: {spec.summary}", folder / name), True
+    try:
+        resolve(spec, record)(report)
+    except Exception as error:
+        good = False
+        report.say(f"FAILED: {type(error).__name__}: {error}")
+        traceback.print_exc()
+    if report.num_far:
+        good = False
+        report.say(f"FAILED: {report.num_far} figures above, more than {FAR:g} standard errors from the truth.")
+    return Made(report.html(), good)
+
+
+def _side_by_side(names: Sequence[str], folder: Path, processes: int) -> dict[str, Made]:
+    """Sections in processes of their own, printed as they end: one of them leaves cores idle while it compiles."""
+    made = {}
+    print(f"{len(names)} sections, {processes} at a time; each is printed when it is done.", flush=True)
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_heard, name, folder): name for name in names}
+        for future in as_completed(waiting):
+            name = waiting[future]
+            try:
+                made[name] = future.result()
+            except BrokenProcessPool:
+                words = f"{name}: FAILED: its process ended, or that of the section beside it; try --jobs 1."
+                made[name] = Made(f"<section><p>{escape(words)}</p></section>", False, f"{words}\n")
+            print(made[name].out, end="", flush=True)
+            print(made[name].err, end="", flush=True, file=sys.stderr)
+    return made
+
+
+def _heard(name: str, folder: Path) -> Made:
+    """One section, and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        made = _run(name, folder)
+    return made._replace(out=out.getvalue(), err=err.getvalue())
 
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>posterax demo</title><style>
@@ -153,20 +121,3 @@ td:first-child {{ text-align: left }} tr:nth-child(even) {{ background: #f4f4f4 
 img {{ max-width: 100% }} figcaption {{ color: #555 }} p {{ margin: .2rem 0 }}
 </style><h1>posterax demo</h1>{body}
 """
-
-
-def _number(x: float) -> str:
-    return f"{x:.4g}"
-
-
-def _moments(draws: Draws, means: Mapping, sds: Mapping, names: Sequence[str]):
-    from ._arviz import entry_name, mcse
-
-    estimated = {"mean": draws.mean(), "sd": draws.sd()}
-    errors = mcse(draws)
-    for name in names:
-        for index in np.ndindex(np.shape(means[name])):
-            entry = entry_name(name, index, draws.labels)
-            for figure, exact in (("mean", means), ("sd", sds)):
-                estimate, error = estimated[figure][name][index], errors[figure][name][index]
-                yield f"{entry} {figure}", float(estimate), float(error), float(np.asarray(exact[name])[index])

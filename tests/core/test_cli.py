@@ -324,9 +324,10 @@ def test_the_demo_is_handed_its_output_and_sections(capsys, monkeypatch):
     module.main = lambda **arguments: seen.append(arguments)
     monkeypatch.setitem(sys.modules, "posterax._demo", module)
     monkeypatch.setattr(posterax, "_demo", module, raising=False)
-    assert run(capsys, "demo", "--output", "here", "--section", "a", "--section", "b")[0] == 0
+    assert run(capsys, "demo", "--output", "here", "--section", "a", "--section", "b", "--jobs", "3")[0] == 0
     assert run(capsys, "demo")[0] == 0
-    assert seen == [{"output": "here", "sections": ["a", "b"]}, {"output": "demo-output", "sections": None}]
+    default = {"output": "demo-output", "sections": None, "processes": min(2, os.cpu_count())}
+    assert seen == [{"output": "here", "sections": ["a", "b"], "processes": 3}, default]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(site):
