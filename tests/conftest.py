@@ -11,6 +11,7 @@ import tomllib
 import venv
 from pathlib import Path
 
+import posterax  # noqa: F401  (asks for threads before JAX counts them)
 import pytest
 
 # Compilation dominates the suite: what one run has compiled, the next one (and every subprocess) finds again.

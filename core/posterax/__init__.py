@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from . import _pool
 from ._lazy import lazy
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from ._train import Trained as Trained
     from ._train import train as train
     from ._version import __version__ as __version__
+
+_pool.enlarge()
 
 _HOMES = {
     "_checkpoint": ("Checkpoint",),
