@@ -144,7 +144,7 @@ def plot(path: Path, found: dict[str, list[Told]], sets: int) -> None:
             axis.plot(at, middle, "_", color=COLOURS[name], ms=6)
         axis.axhline(EXACT[place], color="k", lw=1)
         axis.text(sets + 0.7, EXACT[place], " exact", va="center", fontsize=9)
-        axis.set(xlabel="data set", title=what, xlim=(0.4, sets + 0.6))
+        axis.set(xlabel="data set", title=what, xlim=(0.4, sets + 0.6), xticks=range(1, sets + 1, 3))
         axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper right")
     low, high = binom.interval(0.95, sets, LEVEL)
     axes[2].axhspan(low - 0.5, high + 0.5, color="0.9", lw=0)
@@ -156,7 +156,7 @@ def plot(path: Path, found: dict[str, list[Told]], sets: int) -> None:
         jitter = rng.uniform(-0.25, 0.25, (2, len(counts)))
         axes[2].plot(place + jitter[0], counts + 0.6 * jitter[1], "o", ms=3, color=COLOURS[name], alpha=0.7)
     axes[2].set_xticks(range(len(found)), list(found))
-    axes[2].set(title=f"31 answers: intervals that hold, of {sets}", ylim=(None, sets + 1))
+    axes[2].set(title=f"31 answers: how many of {sets} hold", ylim=(None, sets + 1))
     for axis in axes:
         axis.title.set_fontsize(10)
         axis.spines[["top", "right"]].set_visible(False)
