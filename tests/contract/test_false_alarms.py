@@ -50,11 +50,11 @@ def test_five_smoke_runs_of_the_others_blame_nobody(component):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [c.qualified_name for c in posterax.components() if c.spec.kind in CHECK])
-def test_two_smoke_runs_of_registered_components_blame_nobody(name):
+def test_another_smoke_run_of_registered_components_blames_nobody(name):
     # Beside the one of every day and that at `standard`, which have other keys.
     check = CHECK[next(c.spec.kind for c in posterax.components() if c.qualified_name == name)]
-    reports = [check(name, key=jr.key(1000 + i), throw=False) for i in range(2)]
-    assert all(report.passed for report in reports), said(reports)
+    report = check(name, key=jr.key(1000), throw=False)
+    assert report.passed, said([report])
 
 
 def test_the_budget_is_a_millionth_whatever_the_number_of_tests():

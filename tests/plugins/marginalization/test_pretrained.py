@@ -43,7 +43,7 @@ def test_the_score_of_a_card_is_found_again():
 def test_the_scores_of_all_cards_are_found_again(name):
     fitted, facts = pretrained(name), card(name)
     law = IsingLattice(facts["rows"], facts["columns"], facts["coupling"], facts["field"])
-    found = fitted.log_partition(4000, key=jr.key(1))
+    found = fitted.log_partition(1000, key=jr.key(1))
     error = np.hypot(found.bound_error, facts["scores"]["standard_error"])
     assert abs(law.log_partition() - found.lower_bound - facts["scores"]["reverse_kl"]) < 5 * error
     x = np.asarray(law.sample(500, key=jr.key(2)))
