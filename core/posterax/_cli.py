@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from ._component import resolve
 from ._discovery import PluginRecord
 from ._errors import PluginError, PosteraxError, describe, sentence
+from ._pool import cores
 from ._registry import Registry, current
 from .plugin import SubcommandSpec
 from .testing._levels import LEVELS
@@ -115,7 +116,7 @@ def _demo(commands, name: str) -> None:
         "--section", metavar="NAME", action="append", help="only this section; may be given more than once"
     )
     parser.add_argument(
-        "--jobs", metavar="N", type=int, default=min(2, os.cpu_count() or 1),
+        "--jobs", metavar="N", type=int, default=min(2, cores()),
         help="sections to run side by side (default: %(default)s)",
     )  # fmt: skip
 

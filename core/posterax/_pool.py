@@ -13,11 +13,11 @@ LEAST = 16
 
 def enlarge() -> None:
     """Ask for `LEAST` threads where there are fewer cores. A number that the user has set in NPROC stays."""
-    if "NPROC" not in os.environ and _cores() < LEAST:
+    if "NPROC" not in os.environ and cores() < LEAST:
         os.environ["NPROC"] = str(LEAST)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use, as XLA counts them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import posterax
 import pytest
-from posterax import _cli, _cli_plugins, _registry
+from posterax import _cli, _cli_plugins, _pool, _registry
 from posterax.plugin import ComponentSpec
 
 ROOT = Path(__file__).parents[2]
@@ -326,7 +326,7 @@ def test_the_demo_is_handed_its_output_and_sections(capsys, monkeypatch):
     monkeypatch.setattr(posterax, "_demo", module, raising=False)
     assert run(capsys, "demo", "--output", "here", "--section", "a", "--section", "b", "--jobs", "3")[0] == 0
     assert run(capsys, "demo")[0] == 0
-    default = {"output": "demo-output", "sections": None, "processes": min(2, os.cpu_count())}
+    default = {"output": "demo-output", "sections": None, "processes": min(2, _pool.cores())}
     assert seen == [{"output": "here", "sections": ["a", "b"], "processes": 3}, default]
 
 
