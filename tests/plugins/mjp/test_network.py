@@ -357,7 +357,7 @@ def test_the_score_of_a_card_is_found_again():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_states", [2, 3, 4, 5, 6, 8] if os.environ.get("FULL") == "1" else [2])
+@pytest.mark.parametrize("num_states", [2, 3, 4, 5, 6, 8] if os.environ.get("FULL") == "1" else [2, 3])
 def test_the_scores_of_a_card_are_the_same_numbers_again(num_states):
     """512 processes as the card's script draws them: minutes for eight states."""
     found = score(pretrained().network, wide_prior(), num_states, 512, key=jr.key(100)).summary()
@@ -366,9 +366,9 @@ def test_the_scores_of_a_card_are_the_same_numbers_again(num_states):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_states", [3, 5, 8])
+@pytest.mark.parametrize("num_states", [5, 8])
 def test_the_scores_of_more_states_are_found_again(num_states):
-    """64 fresh processes each; five standard errors of their mean, a false alarm in a million."""
+    """64 fresh processes each; five standard errors of their mean, a false alarm in a million: half a nat is caught."""
     found = score(pretrained().network, wide_prior(), num_states, 64, key=jr.key(5))
     off = -found.log_density.mean() - card()["scores"][str(num_states)]["nll"]
     assert abs(off) < 5 * found.log_density.std() / 8
