@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 
 from .._checkpoint import Checkpoint
-from .._keys import describe_key
+from .._keys import describe_key, named
 from .._plan import Plan
 from .._sample import sample
 from .._save import load, save
@@ -124,9 +124,10 @@ def _one_number(x):
 @check("sampler", unless={"host"}, level="standard")
 def compiled_once(context: Context) -> Verdict:
     """Counts compilations of a second call with new data: none."""
-    _short_run(context, 20)
+    first, second = (context.joint.simulate(key=named(context.key, name))[1] for name in ("first", "second"))
+    _short_run(context, 20, data=first)
     with _counting() as count:
-        _short_run(context, 20, data=context.joint.simulate(key=context.key)[1])
+        _short_run(context, 20, data=second)
     return compared(count)
 
 
