@@ -3,7 +3,6 @@
 import jax.random as jr
 import mutate
 import numpy as np
-import posterax
 import pytest
 from posterax.testing import _statistics, check_estimator, check_objective, check_sampler
 from posterax.testing._budget import SCREEN, family_wise, threshold
@@ -46,15 +45,6 @@ def test_many_smoke_runs_blame_nobody(component, number):
 def test_five_smoke_runs_of_the_others_blame_nobody(component):
     reports = runs(component, 5)
     assert all(report.passed for report in reports), said(reports)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [c.qualified_name for c in posterax.components() if c.spec.kind in CHECK])
-def test_another_smoke_run_of_registered_components_blames_nobody(name):
-    # Beside the one of every day and that at `standard`, which have other keys.
-    check = CHECK[next(c.spec.kind for c in posterax.components() if c.qualified_name == name)]
-    report = check(name, key=jr.key(1000), throw=False)
-    assert report.passed, said([report])
 
 
 def test_the_budget_is_a_millionth_whatever_the_number_of_tests():

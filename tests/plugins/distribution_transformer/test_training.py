@@ -149,9 +149,9 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(tmp_path):
 def test_a_small_training_beats_the_best_single_normal():
     """1,500 steps of 256, level D: the bar is the nearest normal, 0.042 nats.
 
-    So do deep sets, and training without the term of the prior (appendix C.3: it changes single posteriors little).
+    So do deep sets trained without the term of the prior (appendix C.3: it changes single posteriors little).
     """
-    for settings in ({}, {"trunk": "deepsets"}, {"prior_weight": 0.0}):
+    for settings in ({}, {"trunk": "deepsets", "prior_weight": 0.0}):
         model = DistributionTransformer(depth=2, num_steps=1500, **settings)
         fitted = model.fit(NormalVariance().problem(), key=jr.key(0), progress=False)
         found = score(fitted, NormalVariance(), 1000, key=jr.key(1))
