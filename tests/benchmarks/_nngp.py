@@ -192,8 +192,8 @@ def large_memory():
 MEASURES = (
     gram, evidence_gpytorch, evidence_tinygp, evidence_gpjax, uci("yacht", "uci-yacht", (0, 9, 19)),
     uci("bostonHousing", "uci-boston", (0, 9, 19)), uci("energy", "uci-energy", (0, 9, 19)),
-    uci("concrete", "uci-concrete", (0, 2, 4)), uci("wine-quality-red", "uci-wine", (0, 19)), shift_tail, shift_digits,
-    large_memory,
+    uci("concrete", "uci-concrete", (0, 2, 4)), uci("wine-quality-red", "uci-wine", (0,)),
+    uci("wine-quality-red" + _nngp_uci.DISTINCT, "uci-wine-distinct", (0,)), shift_tail, shift_digits, large_memory,
 )  # fmt: skip
 
 

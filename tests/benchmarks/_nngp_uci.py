@@ -24,6 +24,7 @@ SANITY = {  # NLL of a simpler search on the same splits: splits, s by ML, inver
     "concrete": (5, 3.032, 3.043),
 }
 SCREENING, STEPS = 12, 60
+DISTINCT = "-distinct"
 AGREE = 1e-3
 OURS = ("s fixed", "s by ML", "inverse gamma", "Burr XII")
 PEERS = ("RBF", "Matern 5/2", "RBF, ARD", "Matern 5/2, ARD")
@@ -36,9 +37,19 @@ def folder() -> Path | None:
 
 
 def split(name: str, number: int) -> tuple[np.ndarray, ...]:
-    """Training inputs and targets, test inputs and targets, in raw units."""
-    x, y = everything(name)
-    train, test = (np.loadtxt(folder() / name / f"index_{what}_{number}.txt", dtype=int) for what in ("train", "test"))
+    """Training inputs and targets, test inputs and targets, in raw units.
+
+    With `DISTINCT` at its end the name is that of a data set without copies: a row stays where no row before it, those
+    of training first, has the same inputs.
+    """
+    place = name.removesuffix(DISTINCT)
+    x, y = everything(place)
+    train, test = (np.loadtxt(folder() / place / f"index_{what}_{number}.txt", dtype=int) for what in ("train", "test"))
+    if name.endswith(DISTINCT):
+        rows = np.concatenate([train, test])
+        first = np.unique(x[rows], axis=0, return_index=True)[1]
+        stays = np.isin(np.arange(len(rows)), first)
+        train, test = train[stays[: len(train)]], test[stays[len(train) :]]
     return x[train], y[train], x[test], y[test]
 
 
