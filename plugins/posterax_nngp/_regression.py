@@ -19,7 +19,7 @@ from ._inducing_points import greedy_inducing
 from ._kernel import Kernel, as_inputs
 from ._parameters import Hyper
 from ._regression_fit import NoEvidenceError, choose, is_profiled, maximise
-from ._regression_settings import check_settings, plain, remarks, to_caller, to_host
+from ._regression_settings import check_settings, plain, remarks, to_caller, to_host, unbounded_evidence
 from ._scale import ScalePosterior
 from ._scale_prior import check_prior
 
@@ -86,7 +86,8 @@ class ScaleMixtureNNGP(Estimator):
         - `key`: chooses random starts, and draws of the scale with importance sampling.
 
         Raises `ValueError` for data that are not finite or of other shapes; `MemoryError`, before anything is
-        allocated, where exact inference does not fit. Warns where the evidence has not converged.
+        allocated, where exact inference does not fit. Warns where the evidence has not converged, and where copied rows
+        have left it without a maximum.
         """
         return self._known(data, check_key(key, "ScaleMixtureNNGP.fit"), self.learn)
 
@@ -132,6 +133,9 @@ class ScaleMixtureNNGP(Estimator):
                 raise NoEvidenceError
             record["notes"] += remarks(record, self.scale_prior)
             knowledge, hyper = to_host(knowledge), to_host(hyper)
+            if "noise" in learn:
+                size = knowledge.state["quad"] / y.size if tied else 1.0  # the likeliest scale
+                record["notes"] += unbounded_evidence(np.asarray(x), np.asarray(y), float(hyper.noise * size))
         fields = {"kernel": hyper.kernel, "noise": hyper.noise, "scale_prior": hyper.scale_prior}
         return self._replace(**fields, knowledge=knowledge, report=record)
 

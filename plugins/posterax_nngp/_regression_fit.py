@@ -51,7 +51,7 @@ def maximise(
         raise NoEvidenceError
     if not converged:
         words = f"The evidence had not converged after {max_steps} steps of L-BFGS. Give more `max_steps`."
-        warnings.warn(words, PosteraxWarning, stacklevel=4)
+        warnings.warn(words, PosteraxWarning, stacklevel=6)
     record = {"evaluations": evaluate.count, "starts": [one[0] for one in found], "converged": converged}
     return constrained(hyper, unravel(jnp.asarray(vector))), record
 

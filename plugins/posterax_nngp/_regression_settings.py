@@ -1,11 +1,13 @@
 """A regression's settings checked, and its results brought to the forms that callers expect."""
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from posterax import PosteraxWarning
 
 from ._kernel import Kernel, check_positive
 from ._parameters import LEARNABLE
@@ -35,6 +37,30 @@ def check_settings(model: Any) -> None:
         )
     if model.method == "importance" and model.noise_model == "free":
         raise ValueError('`method` "importance" needs tied noise: given s, free noise has no closed form to weigh by.')
+
+
+_VANISHING = 1e-6  # of the outputs' variance: less noise than that is none
+
+
+def unbounded_evidence(x: np.ndarray, y: np.ndarray, noise: float) -> list[str]:
+    """Warns, and says in words, where copied rows have driven a noise that was learnt to zero.
+
+    Rows that agree in x and y add the logarithm of one over the noise to twice the log evidence, each; only rows of
+    equal x and another y speak against it.
+
+    - `x`, `y`: `(n, ...)` and `(n, m)`. `noise`: its variance, in the units of `y`.
+    """
+    inputs = x.reshape(len(x), -1)
+    num_inputs, num_rows = (len(np.unique(rows, axis=0)) for rows in (inputs, np.hstack([inputs, y])))
+    if num_rows == len(x) or num_rows > num_inputs or noise > _VANISHING * np.mean(np.var(y, axis=0)):
+        return []
+    words = (
+        f"the evidence has no maximum: {len(x) - num_rows} rows of (x, y) are copies of others, none of them "
+        "contradicted, and it grows without bound as the noise falls. Densities at inputs that were seen before mean "
+        'nothing then. Drop the copies, or leave "noise" out of `learn`'
+    )
+    warnings.warn(f"T{words[1:]}.", PosteraxWarning, stacklevel=6)
+    return [words]
 
 
 def remarks(record: dict, prior: dist.Distribution) -> list[str]:

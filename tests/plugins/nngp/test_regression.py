@@ -379,6 +379,25 @@ def test_copies_constant_columns_and_infinite_means_are_told():
     assert np.isfinite(fitted.infer(NEW).log_prob(Y_NEW[:, 0]))
 
 
+@pytest.mark.parametrize("noise_model", ["tied", "free"])
+def test_where_copies_leave_the_evidence_without_a_maximum_it_is_told(noise_model):
+    x, y = np.concatenate([X, X[:3]]), np.concatenate([Y, Y[:3]])[:, 0]
+
+    def known(noise, y=y, x=x, learn=()):
+        start = dist.Delta(1.3)
+        return ScaleMixtureNNGP(KERNEL, start, noise, noise_model=noise_model, learn=learn).fit((x, y), key=KEY)
+
+    # Three agreeing copies: each factor of ten off the noise adds half its logarithm three times.
+    rise = known(1e-9).report["log_evidence"] - known(1e-8).report["log_evidence"]
+    np.testing.assert_allclose(rise, 1.5 * np.log(10), rtol=1e-3)
+    with pytest.warns(PosteraxWarning, match=r"no maximum: 3 rows .* copies") as caught:
+        fitted = known(1e-6, learn=("noise",))
+    assert caught[0].filename == __file__
+    assert "no maximum" in fitted.report["notes"][-1]
+    for fine in (known(1e-6, y + 0.1 * (np.arange(10) == 9), learn=("noise",)), known(1e-6, y[:7], x[:7], ("noise",))):
+        assert not any("no maximum" in note for note in fine.report["notes"])
+
+
 class Indefinite(Kernel):
     """No kernel: its Gram matrices have negative eigenvalues."""
 
