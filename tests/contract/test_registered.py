@@ -1,8 +1,10 @@
 """Every registered component passes through the kit: one that is added later is covered without a new line here."""
 
+import jax
+import jax.random as jr
 import posterax
 import pytest
-from posterax.testing import parametrize_with_checks
+from posterax.testing import check_sampler, parametrize_with_checks
 
 KINDS = ("sampler", "estimator", "objective")
 REGISTERED = [c.qualified_name for c in posterax.components() if c.spec.kind in KINDS]
@@ -53,3 +55,9 @@ def test_every_registered_component_conforms(check):
 @parametrize_with_checks(REGISTERED, level="standard", seed=1)
 def test_every_registered_component_conforms_at_standard(check):
     check()
+
+
+@pytest.mark.slow
+def test_what_a_second_call_compiles_does_not_depend_on_what_ran_before():
+    jax.clear_caches()
+    check_sampler("numpyro:hmc", level="standard", only=["compiled-once"], key=jr.key(0))
