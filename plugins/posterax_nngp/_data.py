@@ -83,10 +83,15 @@ def observations(x: Any, y: Any) -> list[str]:
     constant = np.flatnonzero(np.ptp(x.reshape(len(x), -1), axis=0) == 0)
     if x.ndim == 2 and len(constant) and len(x) > 1:
         notes.append(f"columns {constant.tolist()} of x are constant: they say nothing, and act as a bias")
-    doubles = len(x) - len(np.unique(x.reshape(len(x), -1), axis=0))
+    doubles = len(x) - num_distinct(x)
     if doubles:
         notes.append(f"{doubles} rows of x are copies of others: without noise the Gram matrix is singular")
     return notes
+
+
+def num_distinct(*columns: np.ndarray) -> int:
+    """How many rows differ, of arrays `(n, ...)` side by side."""
+    return len(np.unique(np.hstack([array.reshape(len(array), -1) for array in columns]), axis=0))
 
 
 def standardiser(x: Any, y: Any, standardise: bool) -> dict[str, Any]:

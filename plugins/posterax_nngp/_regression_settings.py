@@ -9,6 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 from posterax import PosteraxWarning
 
+from ._data import num_distinct
 from ._kernel import Kernel, check_positive
 from ._parameters import LEARNABLE
 from ._scale_prior import mean_is_infinite
@@ -50,16 +51,17 @@ def unbounded_evidence(x: np.ndarray, y: np.ndarray, noise: float) -> list[str]:
 
     - `x`, `y`: `(n, ...)` and `(n, m)`. `noise`: its variance, in the units of `y`.
     """
-    inputs = x.reshape(len(x), -1)
-    num_inputs, num_rows = (len(np.unique(rows, axis=0)) for rows in (inputs, np.hstack([inputs, y])))
-    if num_rows == len(x) or num_rows > num_inputs or noise > _VANISHING * np.mean(np.var(y, axis=0)):
+    if noise > _VANISHING * np.mean(np.var(y, axis=0)):
+        return []
+    num_rows = num_distinct(x, y)
+    if num_rows == len(x) or num_rows > num_distinct(x):
         return []
     words = (
         f"the evidence has no maximum: {len(x) - num_rows} rows of (x, y) are copies of others, none of them "
         "contradicted, and it grows without bound as the noise falls. Densities at inputs that were seen before mean "
         'nothing then. Drop the copies, or leave "noise" out of `learn`'
     )
-    warnings.warn(f"T{words[1:]}.", PosteraxWarning, stacklevel=6)
+    warnings.warn(f"{words[0].upper()}{words[1:]}.", PosteraxWarning, stacklevel=6)
     return [words]
 
 
